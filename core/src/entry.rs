@@ -1,0 +1,69 @@
+//! [`Entry`]: one file as an archive, a folder or a layer tells it. `B` is what a file holds: a reader on the way out
+//! of `unpack`, a [`Content`] on the way into `tree`.
+
+use crate::digest::Digest;
+use crate::meta::Meta;
+use crate::path::TreePath;
+
+/// One file of a layer: where it is, what it carries, what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<B> {
+    /// Where it is, from the root of the layer.
+    pub path: TreePath,
+    /// Mode, owner, time, extended attributes. A hard link's are those of its target, and ignored.
+    pub meta: Meta,
+    /// What it is.
+    pub kind: Kind<B>,
+}
+
+/// What a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind<B> {
+    /// A regular file with its content.
+    File(B),
+    /// A folder.
+    Folder,
+    /// A symbolic link with its target, as written; it may point anywhere.
+    Symlink(Box<[u8]>),
+    /// Another name of a file that came before in the same layer (path from the root of the layer).
+    HardLink(TreePath),
+    /// A device node: kept in the tree, never created on disk.
+    Device {
+        /// Block device, else character device.
+        block: bool,
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+}
+
+/// What a regular file holds, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Content {
+    /// SHA-256 of the bytes.
+    pub digest: Digest,
+    /// Number of the bytes.
+    pub size: u64,
+}
+
+impl<B> Entry<B> {
+    /// Returns the same entry with its file content, if it is a file, turned into another kind of content.
+    pub fn try_map<C, E>(self, turn: impl FnOnce(B, &Meta) -> Result<C, E>) -> Result<Entry<C>, E> {
+        let kind = match self.kind {
+            Kind::File(body) => Kind::File(turn(body, &self.meta)?),
+            Kind::Folder => Kind::Folder,
+            Kind::Symlink(target) => Kind::Symlink(target),
+            Kind::HardLink(target) => Kind::HardLink(target),
+            Kind::Device { block, major, minor } => Kind::Device { block, major, minor },
+            Kind::Fifo => Kind::Fifo,
+        };
+        Ok(Entry {
+            path: self.path,
+            meta: self.meta,
+            kind,
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! Pinned source → verified bytes.

@@ -1,0 +1,1 @@
+//! What a network namespace is given.

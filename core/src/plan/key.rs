@@ -1,0 +1,1 @@
+//! What a step's cache key is made of.

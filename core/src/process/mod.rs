@@ -1,0 +1,1 @@
+//! Mounts → a running program → an exit status.

@@ -1,0 +1,194 @@
+//! Text → [`Recipe`]: what the author of an image meant, already checked. Pure: no file is opened here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use crate::digest::Digest;
+use crate::path::TreePath;
+
+/// Everything a recipe says, with the values of its arguments put in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// One line for people; no part of the image.
+    pub description: Option<String>,
+    /// No time in the image is later than this (seconds since 1970 UTC).
+    pub epoch: Option<i64>,
+    /// What to do, in this order.
+    pub steps: Vec<Step>,
+    /// The three files each run finds in `/etc`.
+    pub conf: Conf,
+    /// Defaults of `mk run`.
+    pub run: RunDefaults,
+}
+
+/// One `[[step]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What it does.
+    pub verb: Verb,
+    /// The bytes of the recipe's text that it was read from, for messages.
+    pub span: Range<usize>,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// Lays an archive (tar or deb) over the tree.
+    Unpack {
+        /// Where its bytes come from.
+        source: Source,
+        /// Which of its entries, and where they go.
+        select: Select,
+    },
+    /// Lays Debian packages over the tree, each alone, without what they depend on and without running their scripts.
+    Deb {
+        /// Package names, in the order in which they are laid.
+        packages: Vec<String>,
+        /// The suite of the archive, such as `bookworm`.
+        suite: String,
+        /// Which of their entries, and where they go.
+        select: Select,
+    },
+    /// Puts a file or folder from beside the recipe into the tree.
+    Copy {
+        /// Path as written, relative to the recipe's folder.
+        from: String,
+        /// Where it goes; for a file, its new path (or a folder, where written with a closing slash: already resolved).
+        into: TreePath,
+        /// Permission bits of files; left out: 0755 where the owner may execute, else 0644. Folders are 0755.
+        mode: Option<u16>,
+        /// Owner of all of it.
+        owner: Owner,
+    },
+    /// Writes a text to a file.
+    Write {
+        /// Where.
+        path: TreePath,
+        /// Exactly what the file then holds.
+        text: String,
+        /// Permission bits (0644 unless given).
+        mode: u16,
+        /// Its owner.
+        owner: Owner,
+    },
+    /// Makes symbolic links that all have the same target.
+    Link {
+        /// The links to make.
+        paths: Vec<TreePath>,
+        /// Their target, as it will be read.
+        to: String,
+    },
+    /// Makes folders, or changes mode and owner of folders that are there.
+    Dir {
+        /// The folders.
+        paths: Vec<TreePath>,
+        /// Permission bits (0755 unless given).
+        mode: u16,
+        /// Their owner.
+        owner: Owner,
+    },
+    /// Takes away what matches; a folder goes with all that is below it.
+    Remove {
+        /// Glob patterns from the root, such as `usr/share/doc/**`, without a leading slash. A pattern that matches
+        /// nothing is an error when the step runs.
+        patterns: Vec<String>,
+    },
+    /// Adds a user and a group of the same name to passwd, group and shadow, as data.
+    User(User),
+}
+
+/// Where the bytes of an archive come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// A URL (`http://`, `https://`) or a path relative to the recipe's folder, as written.
+    pub location: Location,
+    /// What the bytes must hash to, where the recipe says.
+    pub sha256: Option<Digest>,
+}
+
+/// A place that bytes come from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Location {
+    /// A path relative to the recipe's folder.
+    File(String),
+    /// An `http://` or `https://` URL.
+    Url(String),
+}
+
+/// Which entries of an archive are taken, and where they go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Select {
+    /// The folder of the tree that they go into; `None` is the root.
+    pub into: Option<TreePath>,
+    /// How many leading names are taken off each path; entries with fewer names are left out.
+    pub strip: u32,
+    /// Glob patterns, matched after `strip`; where not empty, only entries that match one (or lie below a match) are taken.
+    pub include: Vec<String>,
+    /// Glob patterns, matched after `strip`; entries that match one (or lie below a match) are left out.
+    pub exclude: Vec<String>,
+}
+
+/// An owner as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// A user as data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id (the uid unless given).
+    pub gid: u32,
+    /// Home folder, absolute (`/` unless given); made, 0755 and theirs, unless it is `/` or there already.
+    pub home: String,
+    /// Login shell, absolute.
+    pub shell: String,
+    /// The comment field.
+    pub gecos: String,
+    /// Further groups, which must exist in the tree's `/etc/group`.
+    pub groups: Vec<String>,
+}
+
+/// The files each run finds in `/etc`: never baked from the machine that builds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Conf {
+    /// The host name; `None`: `mk`.
+    pub hostname: Option<String>,
+    /// Address → names, besides the loopback lines.
+    pub hosts: BTreeMap<IpAddr, Vec<String>>,
+    /// Name servers; `None`: the host's own, when the run has a network.
+    pub nameservers: Option<Vec<IpAddr>>,
+}
+
+/// Defaults of `mk run`; the command line overrides each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunDefaults {
+    /// Program and arguments; empty: `/bin/sh`.
+    pub command: Vec<String>,
+    /// Environment, by name.
+    pub env: BTreeMap<String, String>,
+    /// Working directory, absolute; `None`: `/`.
+    pub workdir: Option<String>,
+    /// Who runs it: `name`, `uid`, `name:group` or `uid:gid`; `None`: root.
+    pub user: Option<String>,
+    /// The kind of network; `None`: none.
+    pub network: Option<Network>,
+}
+
+/// The kind of network that a run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// A network namespace of its own, with nothing but loopback.
+    #[default]
+    None,
+    /// The host's network namespace.
+    Host,
+}

@@ -1,0 +1,1 @@
+//! Image in the store → a folder ready to be entered.

@@ -1,0 +1,1 @@
+//! Image defaults + what was asked. Pure.

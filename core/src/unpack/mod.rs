@@ -1,0 +1,1 @@
+//! Bytes → entries, without touching the disk.

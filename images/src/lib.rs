@@ -1,0 +1,1 @@
+//! The recipes that mk ships, as text.
