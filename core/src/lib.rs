@@ -15,6 +15,9 @@ pub mod meta;
 /// One file as an archive, a folder or a layer tells it.
 pub mod entry;
 
+/// Patterns: one place where they get their meaning.
+pub mod glob;
+
 /// What long work tells whoever is watching.
 pub mod watch;
 
