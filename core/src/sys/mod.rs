@@ -5,6 +5,9 @@ use std::io;
 
 use rustix::io::Errno;
 
+pub mod dir;
+pub mod file;
+
 /// A system call that failed, with its arguments as they were: `mkdirat("/srv/store", "objects", 0700): …`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{call}: {}", io::Error::from_raw_os_error(.errno.raw_os_error()))]

@@ -1,0 +1,233 @@
+//! Open files and folders: what they are, their metadata, their locks. The calls take any handle.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use rustix::fs::{self, FileType, FlockOperation, Gid, Mode, Uid};
+use rustix::io::Errno;
+
+use super::SysError;
+use crate::meta::Xattrs;
+
+/// What stat(2) tells of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub kind: FileKind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u16,
+    /// Owner, as this process's user namespace has it.
+    pub uid: u32,
+    /// Group, as this process's user namespace has it.
+    pub gid: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time: whole seconds since 1970 UTC.
+    pub mtime: i64,
+    /// The fraction of its second, in nanoseconds.
+    pub mtime_nanos: u32,
+    /// Filesystem and number: two names with equal ones are one file.
+    pub inode: (u64, u64),
+}
+
+/// What a file on disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A device or a socket.
+    Other,
+}
+
+/// What a file lock keeps others from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockKind {
+    /// Nobody gets it exclusively.
+    Shared,
+    /// Nobody else gets it.
+    Exclusive,
+}
+
+/// Returns what an open file or folder is.
+pub fn stat(file: impl AsFd) -> Result<Stat, SysError> {
+    fs::fstat(&file)
+        .map(Stat::from)
+        .map_err(|errno| SysError::new(errno, format_args!("fstat({})", shown(&file))))
+}
+
+/// Gives an open file or folder to an owner. The kernel takes setuid and setgid bits and capabilities off.
+pub fn chown(file: impl AsFd, uid: u32, gid: u32) -> Result<(), SysError> {
+    fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+        .map_err(|errno| SysError::new(errno, format_args!("fchown({}, {uid}, {gid})", shown(&file))))
+}
+
+/// Sets the permission bits of an open file or folder.
+pub fn chmod(file: impl AsFd, mode: u16) -> Result<(), SysError> {
+    fs::fchmod(&file, bits(mode))
+        .map_err(|errno| SysError::new(errno, format_args!("fchmod({}, {mode:04o})", shown(&file))))
+}
+
+/// Sets the modification time of an open file or folder (seconds since 1970 UTC).
+pub fn set_mtime(file: impl AsFd, mtime: i64) -> Result<(), SysError> {
+    fs::futimens(&file, &times(mtime))
+        .map_err(|errno| SysError::new(errno, format_args!("futimens({}, {mtime})", shown(&file))))
+}
+
+/// Sets an extended attribute of an open file or folder.
+pub fn set_xattr(file: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), SysError> {
+    let name = OsStr::from_bytes(name);
+    fs::fsetxattr(&file, name, value, fs::XattrFlags::empty()).map_err(|errno| {
+        SysError::new(
+            errno,
+            format_args!("fsetxattr({}, {name:?}, {} bytes)", shown(&file), value.len()),
+        )
+    })
+}
+
+/// Returns the extended attributes of an open file or folder whose names are `wanted`; none where the filesystem has none.
+pub fn xattrs(file: impl AsFd, wanted: impl Fn(&[u8]) -> bool) -> Result<Xattrs, SysError> {
+    let names = match whole(|buffer| fs::flistxattr(&file, buffer)) {
+        Err(Errno::OPNOTSUPP) => Vec::new(),
+        names => names.map_err(|errno| SysError::new(errno, format_args!("flistxattr({})", shown(&file))))?,
+    };
+    let mut found = Xattrs::new();
+    for name in names
+        .split(|&byte| byte == 0)
+        .filter(|name| !name.is_empty() && wanted(name))
+    {
+        let text = OsStr::from_bytes(name);
+        let value = whole(|buffer| fs::fgetxattr(&file, text, buffer))
+            .map_err(|errno| SysError::new(errno, format_args!("fgetxattr({}, {text:?})", shown(&file))))?;
+        found.insert(name.into(), value.into());
+    }
+    Ok(found)
+}
+
+/// Writes an open file to the disk (fsync(2)).
+pub fn sync(file: impl AsFd) -> Result<(), SysError> {
+    fs::fsync(&file).map_err(|errno| SysError::new(errno, format_args!("fsync({})", shown(&file))))
+}
+
+/// Waits for a lock on an open file or folder (flock(2)). It is dropped when the last handle of this opening is closed.
+pub fn lock(file: impl AsFd, kind: LockKind) -> Result<(), SysError> {
+    let operation = match kind {
+        LockKind::Shared => FlockOperation::LockShared,
+        LockKind::Exclusive => FlockOperation::LockExclusive,
+    };
+    loop {
+        match fs::flock(&file, operation) {
+            Err(Errno::INTR) => {}
+            done => {
+                return done.map_err(|errno| {
+                    SysError::new(errno, format_args!("flock({}, {kind:?})", shown(&file)))
+                });
+            }
+        }
+    }
+}
+
+/// Takes a lock on an open file or folder if nobody is in the way, and says whether it did.
+pub fn try_lock(file: impl AsFd, kind: LockKind) -> Result<bool, SysError> {
+    let operation = match kind {
+        LockKind::Shared => FlockOperation::NonBlockingLockShared,
+        LockKind::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    match fs::flock(&file, operation) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(SysError::new(
+            errno,
+            format_args!("flock({}, {kind:?}, LOCK_NB)", shown(&file)),
+        )),
+    }
+}
+
+/// Returns a number that nobody can guess.
+pub fn random() -> Result<u64, SysError> {
+    let mut bytes = [0u8; 8];
+    // Up to 256 bytes always come whole (getrandom(2)).
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| SysError::new(errno, "getrandom(8 bytes)"))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+impl From<FileType> for FileKind {
+    fn from(kind: FileType) -> Self {
+        match kind {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Folder,
+            FileType::Symlink => Self::Symlink,
+            FileType::Fifo => Self::Fifo,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl From<fs::Stat> for Stat {
+    fn from(stat: fs::Stat) -> Self {
+        Self {
+            kind: FileType::from_raw_mode(stat.st_mode).into(),
+            mode: (stat.st_mode & 0o7777) as u16,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            size: u64::try_from(stat.st_size).unwrap_or_default(),
+            mtime: stat.st_mtime,
+            mtime_nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+            inode: (stat.st_dev, stat.st_ino),
+        }
+    }
+}
+
+pub(super) fn bits(mode: u16) -> Mode {
+    Mode::from_raw_mode(u32::from(mode))
+}
+
+pub(super) fn times(mtime: i64) -> fs::Timestamps {
+    fs::Timestamps {
+        last_access: fs::Timespec {
+            tv_sec: 0,
+            tv_nsec: fs::UTIME_OMIT,
+        },
+        last_modification: fs::Timespec {
+            tv_sec: mtime,
+            tv_nsec: 0,
+        },
+    }
+}
+
+/// Calls with a larger buffer until the answer fits.
+fn whole(mut call: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0; 1024];
+    loop {
+        match call(&mut buffer) {
+            Ok(size) => {
+                buffer.truncate(size);
+                return Ok(buffer);
+            }
+            // Nothing is larger than 64 KiB (xattr(7)); the answer may grow between two calls.
+            Err(Errno::RANGE) if buffer.len() < 1 << 17 => buffer.resize(buffer.len() * 4, 0),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+pub(super) fn path_of(file: impl AsFd) -> PathBuf {
+    let number = file.as_fd().as_raw_fd();
+    match fs::readlink(format!("/proc/self/fd/{number}"), Vec::new()) {
+        Ok(path) => PathBuf::from(OsString::from_vec(path.into_bytes())),
+        Err(_) => PathBuf::from(format!("fd {number}")),
+    }
+}
+
+/// Returns an open file as a message shows it.
+pub(super) fn shown(file: impl AsFd) -> String {
+    format!("{:?}", path_of(file))
+}
