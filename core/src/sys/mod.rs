@@ -1,20 +1,37 @@
-//! The kernel, as safe calls. Safe types in, safe types out; a failure shows the call as it was made.
+//! The kernel, as safe calls: safe types in, safe types out, and a failure shows the call as it was made.
+//!
+//! Everything that `process::child` uses between clone and exec keeps to the stack: it takes C strings, makes raw
+//! system calls and never allocates, because in that place the heap may be locked by a thread that does not exist.
 
+use std::borrow::Cow;
+use std::ffi::CStr;
 use std::fmt;
-use std::io;
 
-use rustix::io::Errno;
+pub use rustix::io::Errno;
 
+/// Files below a directory handle.
 pub mod dir;
+/// What is kept about one file besides its bytes.
 pub mod file;
+/// What a container's file tree is put together with: mounts, as handles.
+pub mod mount;
+/// Namespaces: clone, unshare, id maps, and the two settings of fresh ones.
+pub mod namespace;
+/// What a mount or a file goes onto: opened and made below a handle, without allocating.
+pub mod place;
+/// What this kernel can do.
+pub mod probe;
+/// Processes: privileges, exec, wait.
+pub mod process;
+/// Signals: sets of them, waiting for them, passing them on.
+pub mod signal;
 
 /// A system call that failed, with its arguments as they were: `mkdirat("/srv/store", "objects", 0700): …`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{call}: {}", io::Error::from_raw_os_error(.errno.raw_os_error()))]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SysError {
     /// The call as made.
-    pub call: String,
-    /// What the kernel answered.
+    pub call: Cow<'static, str>,
+    /// What the kernel answered (errno(3)).
     pub errno: Errno,
 }
 
@@ -22,7 +39,7 @@ impl SysError {
     /// Returns the failure of `call`, which is written only now, off the path of calls that succeed.
     pub fn new(errno: Errno, call: impl fmt::Display) -> Self {
         Self {
-            call: call.to_string(),
+            call: call.to_string().into(),
             errno,
         }
     }
@@ -33,10 +50,71 @@ impl SysError {
     }
 }
 
-/// For callers that speak [`io::Error`]: keeps the kind and the text.
-impl From<SysError> for io::Error {
-    fn from(error: SysError) -> Self {
-        let kind = io::Error::from_raw_os_error(error.errno.raw_os_error()).kind();
-        io::Error::new(kind, error)
+impl fmt::Display for SysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.call, reason(self.errno))
+    }
+}
+
+impl std::error::Error for SysError {}
+
+/// For callers that speak [`std::io::Error`]: keeps the kind and the text.
+impl From<SysError> for std::io::Error {
+    fn from(failed: SysError) -> Self {
+        let kind = std::io::Error::from(failed.errno).kind();
+        Self::new(kind, failed)
+    }
+}
+
+/// Returns what the kernel means by `errno`, in words (strerror(3)).
+pub fn reason(errno: Errno) -> &'static str {
+    nix::errno::Errno::from_raw(errno.raw_os_error()).desc()
+}
+
+/// Names the call that a result came from.
+pub(crate) trait Call<T> {
+    /// Turns the error number into the failure of `call`, without allocating.
+    fn call(self, call: &'static str) -> Result<T, SysError>;
+    /// The same, with a text that is only made when it is needed; allocates then.
+    fn call_with(self, call: impl FnOnce() -> String) -> Result<T, SysError>;
+}
+
+impl<T> Call<T> for Result<T, Errno> {
+    fn call(self, call: &'static str) -> Result<T, SysError> {
+        self.map_err(|errno| SysError {
+            call: Cow::Borrowed(call),
+            errno,
+        })
+    }
+
+    fn call_with(self, call: impl FnOnce() -> String) -> Result<T, SysError> {
+        self.map_err(|errno| SysError::new(errno, call()))
+    }
+}
+
+/// Turns what `syscall(2)` returned into a number or the error it left behind.
+fn checked(returned: nix::libc::c_long) -> Result<nix::libc::c_long, Errno> {
+    if returned < 0 {
+        Err(Errno::from_raw_os_error(nix::errno::Errno::last_raw()))
+    } else {
+        Ok(returned)
+    }
+}
+
+/// An empty path, for calls on the handle itself (`AT_EMPTY_PATH`).
+const HERE: &CStr = c"";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_shows_the_call_and_the_reason() {
+        let failed = SysError::new(Errno::INVAL, "pivot_root(\".\", \".\")");
+        assert_eq!(failed.to_string(), "pivot_root(\".\", \".\"): Invalid argument");
+        assert_eq!(
+            std::io::Error::from(SysError::new(Errno::NOENT, "x")).kind(),
+            std::io::ErrorKind::NotFound
+        );
     }
 }

@@ -1,0 +1,178 @@
+//! Namespaces: one clone into fresh ones, a user namespace of our own with its id maps, and the two settings that a
+//! fresh namespace is given: a host name and a loopback interface that is up.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use nix::libc;
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::thread::UnshareFlags;
+
+use super::{Call, SysError, checked};
+
+/// A set of namespaces (namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Namespaces(u64);
+
+impl Namespaces {
+    /// No namespace of its own.
+    pub const NOTHING: Self = Self(0);
+    /// Mounts.
+    pub const MOUNT: Self = Self(libc::CLONE_NEWNS as u64);
+    /// Host name.
+    pub const UTS: Self = Self(libc::CLONE_NEWUTS as u64);
+    /// System V objects and message queues.
+    pub const IPC: Self = Self(libc::CLONE_NEWIPC as u64);
+    /// Process ids.
+    pub const PID: Self = Self(libc::CLONE_NEWPID as u64);
+    /// The view of the cgroup tree.
+    pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
+    /// Network interfaces, routes, sockets.
+    pub const NET: Self = Self(libc::CLONE_NEWNET as u64);
+
+    const NAMES: [(Self, &str); 6] = [
+        (Self::MOUNT, "mount"),
+        (Self::UTS, "uts"),
+        (Self::IPC, "ipc"),
+        (Self::PID, "pid"),
+        (Self::CGROUP, "cgroup"),
+        (Self::NET, "network"),
+    ];
+
+    /// Returns these and `more`.
+    pub const fn with(self, more: Self) -> Self {
+        Self(self.0 | more.0)
+    }
+
+    /// Whether all of `these` are in it.
+    pub const fn has(self, these: Self) -> bool {
+        self.0 & these.0 == these.0
+    }
+}
+
+/// The names, such as `mount, uts, pid`.
+impl fmt::Display for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = Self::NAMES
+            .iter()
+            .filter(|(one, _)| self.has(*one))
+            .map(|(_, name)| *name)
+            .collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
+/// Which side of a clone this is.
+#[derive(Debug)]
+pub enum Side {
+    /// The one that called.
+    Parent {
+        /// The new process's id, as the caller sees it.
+        pid: i32,
+        /// A handle on it.
+        handle: OwnedFd,
+    },
+    /// The new process: one thread, with a copy of everything.
+    Child,
+}
+
+/// The arguments of clone3(2), as of Linux 5.5.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+}
+
+/// Makes a copy of this process, in the fresh `namespaces` (clone3(2)).
+///
+/// Where the caller has more than one thread, the child must not allocate: another thread may hold the heap's lock.
+pub fn clone(namespaces: Namespaces) -> Result<Side, SysError> {
+    let mut handle: libc::c_int = -1;
+    let args = CloneArgs {
+        flags: namespaces.0 | libc::CLONE_PIDFD as u64,
+        pidfd: (&raw mut handle) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM this is a fork: the child goes on with its own copy of this stack. `args` has the size
+    // that is told, and `handle` is written by the kernel before the call returns in the parent.
+    let returned = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match checked(returned).call("clone3")? {
+        0 => Ok(Side::Child),
+        pid => Ok(Side::Parent {
+            pid: pid as i32,
+            // SAFETY: the kernel has just opened it for us (CLONE_PIDFD).
+            handle: unsafe { OwnedFd::from_raw_fd(handle) },
+        }),
+    }
+}
+
+/// Moves this process, which must have one thread, into a user namespace of its own, where nobody has a name yet.
+pub fn own_user_namespace() -> Result<(), SysError> {
+    // SAFETY: CLONE_NEWUSER leaves the file table and the memory as they are.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.call("unshare(CLONE_NEWUSER)")
+}
+
+/// Writes `text` to `/proc/self/<name>`, such as `uid_map`, in the one write that the kernel asks for.
+pub fn write_own(name: &str, text: &str) -> Result<(), SysError> {
+    let path = format!("/proc/self/{name}");
+    let file = fs::open(path.as_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .call_with(|| format!("open({path:?})"))?;
+    rustix::io::write(&file, text.as_bytes())
+        .map(drop)
+        .call_with(|| format!("write({path:?}, {text:?})"))
+}
+
+/// Whether this process is in the machine's first user namespace.
+pub fn is_first_user_namespace() -> Result<bool, SysError> {
+    /// The inode number of the first one's file, part of the kernel's interface (`PROC_USER_INIT_INO`).
+    const FIRST: u64 = 0xEFFF_FFFD;
+    let stat =
+        fs::statat(fs::CWD, c"/proc/self/ns/user", AtFlags::empty()).call("stat(\"/proc/self/ns/user\")")?;
+    Ok(stat.st_ino == FIRST)
+}
+
+/// Sets the host name of this UTS namespace.
+pub fn set_host_name(name: &CStr) -> Result<(), SysError> {
+    rustix::system::sethostname(name.to_bytes()).call("sethostname")
+}
+
+/// Brings the loopback interface of this network namespace up (netdevice(7)); its addresses come with that.
+pub fn loopback_up() -> Result<(), SysError> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    // Any socket carries the request; one of this family is the cheapest.
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None).call("socket")?;
+    // SAFETY: all bytes zero is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_LOOPBACK | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq`, which `request` is.
+    let returned = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    checked(returned.into())
+        .map(drop)
+        .call("ioctl(SIOCSIFFLAGS, \"lo\")")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_shown_by_name() {
+        let some = Namespaces::MOUNT.with(Namespaces::PID).with(Namespaces::NET);
+        assert_eq!(some.to_string(), "mount, pid, network");
+        assert!(some.has(Namespaces::PID) && !some.has(Namespaces::UTS));
+    }
+}

@@ -1,0 +1,170 @@
+//! What a mount or a file goes onto: opened and made below a handle, without allocating.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use super::{Call, SysError};
+
+/// What symbolic links on the way to a place mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// They are followed, with the handle as their `/`.
+    Inside,
+    /// One on the way is an error.
+    Refused,
+}
+
+/// How often a lookup is tried again that a rename elsewhere on the machine got in the way of.
+const TRIES: usize = 64;
+
+/// Opens `path` below `root` as a place (`O_PATH`), never leaving `root` (openat2(2)).
+pub fn find(root: BorrowedFd<'_>, path: &CStr, links: Links, folder: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+    flags.set(OFlags::DIRECTORY, folder);
+    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    resolve.set(ResolveFlags::NO_SYMLINKS, links == Links::Refused);
+    open(root, path, flags, resolve)
+}
+
+/// Opens the regular file `path` below `root` to read it; a symbolic link on the way is an error (`ELOOP`).
+pub fn open_to_read(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let file = open(root, path, flags, resolve)?;
+    match FileType::from_raw_mode(fs::fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(file),
+        FileType::Directory => Err(Errno::ISDIR),
+        _ => Err(Errno::INVAL),
+    }
+}
+
+fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+    for _ in 1..TRIES {
+        match fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            // The kernel could not tell whether a `..` stayed inside, because something was renamed meanwhile.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            done => return done,
+        }
+    }
+    fs::openat2(root, path, flags, Mode::empty(), resolve)
+}
+
+/// Makes a folder; `mode` is subject to the umask.
+pub fn make_folder(at: BorrowedFd<'_>, path: &CStr, mode: u16) -> Result<(), SysError> {
+    fs::mkdirat(at, path, Mode::from_raw_mode(u32::from(mode))).call("mkdirat")
+}
+
+/// Makes an empty regular file; `mode` is subject to the umask.
+pub fn make_file(at: BorrowedFd<'_>, path: &CStr, mode: u16) -> Result<(), SysError> {
+    fs::mknodat(
+        at,
+        path,
+        FileType::RegularFile,
+        Mode::from_raw_mode(u32::from(mode)),
+        0,
+    )
+    .call("mknodat")
+}
+
+/// Makes a symbolic link.
+pub fn make_link(at: BorrowedFd<'_>, path: &CStr, target: &CStr) -> Result<(), SysError> {
+    fs::symlinkat(target, at, path).call("symlinkat")
+}
+
+/// Makes a regular file that holds `bytes`.
+pub fn write_file(at: BorrowedFd<'_>, path: &CStr, mode: u16, bytes: &[u8]) -> Result<(), SysError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = fs::openat(at, path, flags, Mode::from_raw_mode(u32::from(mode))).call("openat")?;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match rustix::io::write(&file, rest) {
+            Ok(taken) => rest = &rest[taken..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).call("write"),
+        }
+    }
+    Ok(())
+}
+
+/// What a folder is dressed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dress {
+    /// Permission bits.
+    pub mode: u16,
+    /// Owner and group, where this user namespace knows both.
+    pub owner: Option<(u32, u32)>,
+    /// Modification time: seconds since 1970 UTC, and nanoseconds.
+    pub modified: (i64, u32),
+}
+
+/// Reads what the folder `path` (seen from the working directory) is dressed in, and follows no link at its end.
+pub fn dress_of(path: &std::path::Path) -> Result<Dress, SysError> {
+    let stat = fs::statat(fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+        .call_with(|| format!("stat({:?})", path.display()))?;
+    Ok(Dress {
+        mode: (stat.st_mode & 0o7777) as u16,
+        owner: Some((stat.st_uid, stat.st_gid)),
+        modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+    })
+}
+
+/// Gives the folder `path` below `at` its owner, mode and time, in the order in which they stay.
+pub fn put_on(at: BorrowedFd<'_>, path: &CStr, dress: Dress) -> Result<(), SysError> {
+    if let Some((uid, gid)) = dress.owner
+        && (uid, gid) != (0, 0)
+    {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        fs::chownat(at, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).call("fchownat")?;
+    }
+    fs::chmodat(
+        at,
+        path,
+        Mode::from_raw_mode(u32::from(dress.mode)),
+        AtFlags::empty(),
+    )
+    .call("fchmodat")?;
+    let at_time = Timespec {
+        tv_sec: dress.modified.0,
+        tv_nsec: dress.modified.1.into(),
+    };
+    let times = Timestamps {
+        last_access: at_time,
+        last_modification: at_time,
+    };
+    fs::utimensat(at, path, &times, AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
+}
+
+/// Whether the handle is a folder.
+pub fn is_folder(place: BorrowedFd<'_>) -> Result<bool, SysError> {
+    let stat = fs::fstat(place).call("fstat")?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+/// The working directory, as a handle.
+pub fn here() -> BorrowedFd<'static> {
+    fs::CWD.as_fd()
+}
+
+/// Whether there is anything at `path`, seen from the working directory.
+pub fn exists(path: &CStr) -> bool {
+    fs::accessat(fs::CWD, path, fs::Access::EXISTS, AtFlags::empty()).is_ok()
+}
+
+/// Opens a folder as a place, seen from the working directory.
+pub fn open_folder(path: &std::path::Path) -> Result<OwnedFd, SysError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fs::open(path, flags, Mode::empty()).call_with(|| format!("open({:?}, O_PATH)", path.display()))
+}
+
+/// Changes the working directory.
+pub fn go(path: &CStr) -> Result<(), SysError> {
+    rustix::process::chdir(path).call("chdir")
+}
+
+/// Sets which permission bits new files do not get.
+pub fn set_umask(mask: u16) {
+    rustix::process::umask(Mode::from_raw_mode(u32::from(mask)));
+}
