@@ -32,6 +32,8 @@ pub struct PlannedStep {
     pub archives: Vec<Pinned>,
     /// How entries of the archives are chosen and placed (default for verbs that have none).
     pub select: Select,
+    /// For `copy`: the digest of the file or folder as it was found.
+    pub copied: Option<Digest>,
 }
 
 /// A source whose bytes are known by digest.

@@ -7,6 +7,7 @@ use crate::entry::Content;
 use crate::meta::Meta;
 use crate::path::TreePath;
 
+pub mod accounts;
 pub mod apply;
 pub mod encode;
 
