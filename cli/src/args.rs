@@ -1,0 +1,469 @@
+//! The command line exactly as typed: text in, [`Cli`] out. What it means is decided in `command/`.
+//!
+//! The sentences here are what `--help` shows; they are kept to 80 columns, and every command ends with examples.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::value::{Pair, TmpfsArg, VolumeArg, assignment, tmpfs, variable, volume};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Turns a TOML recipe into a root filesystem named by the digest of its content, and runs programs in it, in fresh
+/// Linux namespaces. No daemon, no root needed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mk",
+    version,
+    styles = STYLES,
+    max_term_width = 80,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  mk build images/busybox.toml            make an image from a recipe
+  mk run busybox                          a shell in it
+  mk run busybox -v /tmp/t1:/mnt ls /mnt  one command, with a folder of yours
+
+`mk COMMAND --help` explains a command and shows examples."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Build(Build),
+    Run(Run),
+    Images(Images),
+    Inspect(Inspect),
+    Tag(Tag),
+    Rm(Rm),
+    Gc(Gc),
+    Verify(Verify),
+    Export(Export),
+    Lock(Lock),
+    Completions(Completions),
+    Schema(Schema),
+}
+
+/// Where images are kept.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct StoreArgs {
+    /// Keep images there [default: $MK_STORE, else /var/lib/mk for root and ~/.local/share/mk for others]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+}
+
+/// Where bytes come from, for `build` and `lock`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct SourceArgs {
+    /// Give an argument of the recipe a value; may be repeated
+    #[arg(long = "arg", value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) args: Vec<Pair>,
+    /// Renew all pins: look up packages and URLs again
+    #[arg(long)]
+    pub(crate) update: bool,
+    /// Fetch Debian packages from this mirror
+    #[arg(long, value_name = "URL")]
+    pub(crate) mirror: Option<String>,
+    /// Look for sources in this folder first, by sha256; may be repeated
+    #[arg(long = "source-dir", value_name = "DIR")]
+    pub(crate) source_dirs: Vec<PathBuf>,
+    /// Accept a Debian index whose signature cannot be checked
+    #[arg(long)]
+    pub(crate) insecure_index: bool,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// Bars on a terminal, lines elsewhere
+    #[default]
+    Auto,
+    /// One line for each thing that happens
+    Plain,
+    /// One JSON object for each thing that happens
+    Json,
+    /// Nothing
+    None,
+}
+
+/// How much is said, for commands that build.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct TalkArgs {
+    /// How to show progress, on stderr
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        help = "\
+How to show progress, on stderr: auto, plain, json or none"
+    )]
+    pub(crate) progress: ProgressMode,
+    /// Say nothing unless something goes wrong
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Make an image from a recipe
+#[derive(Debug, Args)]
+#[command(after_help = "\
+RECIPE is a path to a .toml file, or the name of a recipe that mk ships, such as
+busybox. The image is named after the file (after its folder, if the file is
+called Containerfile.toml). Steps whose result is known are not done again.
+
+Prints the image's name and digest on stdout and all else on stderr.
+
+Examples:
+  mk build                              build ./Containerfile.toml
+  mk build images/busybox.toml          build a recipe, name it `busybox`
+  mk build busybox --name bb            build a recipe that mk ships
+  mk build app.toml --arg version=1.2   give an argument of the recipe a value
+  mk build app.toml --locked            fail where app.lock would change (CI)")]
+pub(crate) struct Build {
+    /// A path to a .toml file, or the name of a recipe that mk ships
+    #[arg(value_name = "RECIPE", default_value = "Containerfile.toml")]
+    pub(crate) recipe: PathBuf,
+    /// Name the image so
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Fail where the lock file would change
+    #[arg(long, conflicts_with = "update")]
+    pub(crate) locked: bool,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Run a command in an image, in fresh namespaces
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "mk run [OPTIONS] <IMAGE> [OPTIONS] [COMMAND]...",
+    after_help = "\
+Options stand before or after IMAGE; the first other word starts the command,
+and options after it are the command's own. What the command writes is gone
+when it ends, except in volumes.
+
+An image that is not built yet but known as a recipe (a path to a .toml file,
+./images/IMAGE.toml, or one that mk ships) is built first.
+
+The exit code is the command's own, 128+N where signal N ended it, 125 where mk
+failed, 126 where the command cannot be executed, 127 where it is not found.
+
+Examples:
+  mk run busybox                               what the image runs by default
+  mk run busybox ls -l /                       one command; `-l` is its own
+  mk run busybox -v /tmp/t1:/mnt cat /mnt/f    a folder of yours at /mnt
+  mk run busybox -v .:/src:ro -w /src sh       read-only, and start there
+  mk run busybox -e LANG=C -- env              an environment variable"
+)]
+pub(crate) struct Run {
+    /// Name, digest, or the first digits of a digest; or a recipe
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: OsString,
+    /// Program and arguments [default: what the image says, else /bin/sh]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    pub(crate) command: Vec<OsString>,
+    /// Show a file or folder of the host inside; may be repeated
+    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]", value_parser = volume())]
+    pub(crate) volumes: Vec<VolumeArg>,
+    /// Put an empty folder in memory at DST, with options such as size=64m; may be repeated
+    #[arg(long, value_name = "DST[:OPTS]", value_parser = tmpfs())]
+    pub(crate) tmpfs: Vec<TmpfsArg>,
+    /// Set an environment variable; may be repeated
+    #[arg(short = 'e', long = "env", value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) env: Vec<Pair>,
+    /// Set environment variables from a file of NAME=VALUE lines; may be repeated
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(crate) env_files: Vec<PathBuf>,
+    /// Start in this folder
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Run as this user of the image: NAME, UID, NAME:GROUP or UID:GID
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Set the host name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// `none`: loopback only; `host`: the host's network
+    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
+    pub(crate) network: Option<NetworkArg>,
+    /// Let the command write nowhere but in volumes and in memory
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Make the command itself process 1, without mk's reaper
+    #[arg(long)]
+    pub(crate) as_pid1: bool,
+    /// Print the namespaces and mounts as they would be made, and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// The kind of network, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum NetworkArg {
+    /// Loopback only
+    None,
+    /// The host's
+    Host,
+}
+
+/// List the images in the store
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mk images
+  mk images --json | jq -r '.[].digest'")]
+pub(crate) struct Images {
+    /// Print a JSON list
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Show what an image is: as JSON, its files, or where its folder is
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mk inspect busybox               the image's document, as JSON
+  mk inspect --tree busybox        every file, as canonical mtree(5) text
+  ls \"$(mk inspect --rootfs busybox)\"
+
+Check a folder against an image with a public tool:
+  mk inspect --tree alpine | mtree -p \"$(mk inspect --rootfs alpine)\"")]
+pub(crate) struct Inspect {
+    /// Name, digest, or the first digits of a digest
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Print every file of the image, as canonical mtree(5) text
+    #[arg(long, conflicts_with = "rootfs")]
+    pub(crate) tree: bool,
+    /// Print the path of the image's folder in the store (never write there)
+    #[arg(long)]
+    pub(crate) rootfs: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Give an image one more name
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mk tag busybox bb
+  mk tag 5c3b447848a9 busybox-before")]
+pub(crate) struct Tag {
+    /// Name, digest, or the first digits of a digest
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// The name it is given; an image that had the name before loses it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Remove names of images; `mk gc` then frees the space
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mk rm busybox
+  mk rm busybox alpine && mk gc")]
+pub(crate) struct Rm {
+    /// Names to remove
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Free what no named image needs and no run is using
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mk gc --dry-run    say what would go
+  mk gc              let it go")]
+pub(crate) struct Gc {
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Read everything in the store again and name what is damaged
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exits with 1 where something is damaged, and says which images it hurts.
+
+Examples:
+  mk verify
+  mk verify --json | jq .damaged")]
+pub(crate) struct Verify {
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Write an image out as a tar archive or a folder
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The same image gives the same bytes, wherever and whenever it is exported.
+
+Examples:
+  mk export busybox -o busybox.tar
+  mk export busybox -o - | tar -tv
+  mk export busybox --folder /srv/busybox")]
+pub(crate) struct Export {
+    /// Name, digest, or the first digits of a digest
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Write a tar archive to this file; `-` is stdout
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        required_unless_present = "folder",
+        conflicts_with = "folder"
+    )]
+    pub(crate) output: Option<PathBuf>,
+    /// Write the files into this folder, which must be new or empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) folder: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Pin every source of a recipe in its lock file, without building
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mk lock app.toml            pin what app.lock does not have yet
+  mk lock app.toml --update   renew all pins
+  mk lock app.toml --check    exit with 1 where app.lock would change")]
+pub(crate) struct Lock {
+    /// A path to a .toml file
+    #[arg(value_name = "RECIPE", default_value = "Containerfile.toml")]
+    pub(crate) recipe: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Write nothing; exit with 1 where the lock file would change
+    #[arg(long, conflicts_with = "update")]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Print a script that completes mk's commands in a shell
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mk completions bash > ~/.local/share/bash-completion/completions/mk
+  mk completions zsh > ~/.zfunc/_mk
+  mk completions fish > ~/.config/fish/completions/mk.fish")]
+pub(crate) struct Completions {
+    /// bash, zsh, fish, elvish or powershell
+    #[arg(value_name = "SHELL", value_enum, hide_possible_values = true)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Print the JSON Schema of recipes, for editors
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mk schema > recipe.schema.json
+
+An editor that reads TOML schemas (taplo, Even Better TOML) then completes and
+checks recipes that begin with the line
+  #:schema ./recipe.schema.json")]
+pub(crate) struct Schema {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Returns the arguments of `mk run` with `words`.
+    fn run(words: &[&str]) -> Run {
+        let cli = Cli::try_parse_from(["mk", "run"].iter().chain(words)).unwrap();
+        match cli.command {
+            Command::Run(run) => run,
+            other => panic!("{other:?} is not `run`"),
+        }
+    }
+
+    #[test]
+    fn clap_finds_the_command_line_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_on_either_side_of_the_image_until_the_command_begins() {
+        for (words, volumes, command) in [
+            (&["busybox"][..], 0, &[][..]),
+            (&["busybox", "ls", "-l"], 0, &["ls", "-l"]),
+            (&["busybox", "ls", "-v", "a:/b"], 0, &["ls", "-v", "a:/b"]),
+            (&["-v", "a:/b", "busybox", "ls", "-l"], 1, &["ls", "-l"]),
+            (&["busybox", "-v", "a:/b", "cat", "/b/f"], 1, &["cat", "/b/f"]),
+            (
+                &["-v", "a:/b", "busybox", "-v", "c:/d", "--read-only", "ls"],
+                2,
+                &["ls"],
+            ),
+            (
+                &["busybox", "--", "sh", "-c", "exit 3"],
+                0,
+                &["sh", "-c", "exit 3"],
+            ),
+            (&["busybox", "-v", "a:/b", "--", "sh"], 1, &["sh"]),
+            (&["busybox", "--", "-x"], 0, &["-x"]),
+            (
+                &["busybox", "git", "log", "--", "f"],
+                0,
+                &["git", "log", "--", "f"],
+            ),
+            (&["busybox", "--", "git", "--", "f"], 0, &["git", "--", "f"]),
+            (&["busybox", "ls", "--help"], 0, &["ls", "--help"]),
+            (&["busybox", "echo", "-"], 0, &["echo", "-"]),
+            (&["busybox", "-"], 0, &["-"]),
+        ] {
+            let run = run(words);
+            assert_eq!(run.image, "busybox", "{words:?}");
+            assert_eq!(run.volumes.len(), volumes, "{words:?}");
+            assert_eq!(run.command, command, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_before_the_command_is_mks_and_after_it_the_commands() {
+        let run = run(&["busybox", "-e", "A=1", "env", "-e"]);
+        assert_eq!((run.env.len(), run.command), (1, vec!["env".into(), "-e".into()]));
+    }
+}

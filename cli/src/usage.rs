@@ -1,0 +1,150 @@
+//! What clap says of a command line that it cannot read → mk's own words: what, where, and what was probably meant.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+
+use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::args::Cli;
+use crate::ui::{Tone, Ui};
+
+/// Returns the whole text for `error`, which is neither help nor version. `words` is the command line.
+pub(crate) fn text(ui: &Ui, error: &clap::Error, words: &[OsString]) -> String {
+    let command = command(words);
+    let mut text = format!("{} {}", ui.paint(Tone::Error, "error:"), what(error, &command));
+    let hint = ui.paint(Tone::Hint, "hint:");
+    for line in hints(error, &command) {
+        let _ = write!(text, "\n{hint} {line}");
+    }
+    text
+}
+
+fn what(error: &clap::Error, command: &str) -> String {
+    let argument = get(error, ContextKind::InvalidArg).unwrap_or_default();
+    let value = get(error, ContextKind::InvalidValue).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            format!(
+                "`{}` is not a command of mk",
+                get(error, ContextKind::InvalidSubcommand).unwrap_or_default()
+            )
+        }
+        ErrorKind::UnknownArgument if argument.starts_with('-') => {
+            format!("`{}` has no option `{argument}`", command)
+        }
+        ErrorKind::UnknownArgument => {
+            format!("`{}` does not take another word: `{argument}`", command)
+        }
+        ErrorKind::InvalidValue if value.is_empty() => format!("`{argument}` wants a value"),
+        ErrorKind::InvalidValue => format!(
+            "`{value}` is no value of `{argument}`: expected {}",
+            choices(error)
+        ),
+        ErrorKind::ValueValidation => {
+            let why = std::error::Error::source(error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            format!("`{argument} {value}`: {why}")
+        }
+        ErrorKind::MissingRequiredArgument => {
+            // The one command that needs either of two options; clap names only the first.
+            let missing = if argument == "--output" {
+                "-o FILE or --folder DIR"
+            } else {
+                &argument
+            };
+            format!("`{command}` is missing {missing}")
+        }
+        ErrorKind::ArgumentConflict => {
+            let other = get(error, ContextKind::PriorArg).unwrap_or_default();
+            if other == argument {
+                format!("`{argument}` is given twice")
+            } else {
+                format!("`{argument}` and `{other}` do not go together")
+            }
+        }
+        ErrorKind::TooManyValues => format!("`{argument}` takes no value, and `{value}` was given"),
+        ErrorKind::InvalidUtf8 => "an argument is not UTF-8, where only text makes sense".into(),
+        _ => {
+            let text = error.render().to_string();
+            text.lines()
+                .next()
+                .unwrap_or_default()
+                .trim_start_matches("error: ")
+                .to_owned()
+        }
+    }
+}
+
+fn hints(error: &clap::Error, command: &str) -> Vec<String> {
+    let mut hints = Vec::new();
+    if let Some(likely) = get(error, ContextKind::SuggestedSubcommand) {
+        hints.push(format!("did you mean `mk {likely}`?"));
+    } else if error.kind() == ErrorKind::InvalidSubcommand {
+        hints.push("`mk --help` lists the commands".into());
+    }
+    if let Some(likely) = get(error, ContextKind::SuggestedArg) {
+        hints.push(format!("did you mean `{likely}`?"));
+    }
+    if let Some(likely) = get(error, ContextKind::SuggestedValue) {
+        hints.push(format!("did you mean `{likely}`?"));
+    }
+    if error.kind() == ErrorKind::UnknownArgument && command == "mk run" && hints.is_empty() {
+        hints.push(
+            "options of the command go after it; a command that itself starts with `-` goes after `--`"
+                .into(),
+        );
+    }
+    if hints.is_empty() && error.kind() != ErrorKind::ValueValidation {
+        hints.push(format!("`{command} --help` explains, with examples"));
+    }
+    hints
+}
+
+/// Returns the command that was called, as in `mk build`; `mk` where it is none of mk's.
+fn command(words: &[OsString]) -> String {
+    let called = words.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    match Cli::command().find_subcommand(called) {
+        Some(known) => format!("mk {}", known.get_name()),
+        None => "mk".into(),
+    }
+}
+
+fn choices(error: &clap::Error) -> String {
+    let Some(ContextValue::Strings(values)) = error.get(ContextKind::ValidValue) else {
+        return "another".into();
+    };
+    let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
+    match values.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => values.concat(),
+    }
+}
+
+/// Returns what clap knows of `kind`; of several, with `and` between them.
+fn get(error: &clap::Error, kind: ContextKind) -> Option<String> {
+    match error.get(kind)? {
+        ContextValue::String(text) => Some(bare(text)),
+        ContextValue::Strings(texts) if texts.is_empty() => None,
+        ContextValue::Strings(texts) => Some(
+            texts
+                .iter()
+                .map(|text| bare(text))
+                .collect::<Vec<_>>()
+                .join(" and "),
+        ),
+        _ => None,
+    }
+}
+
+/// Takes the decoration off an argument's name: `--volume <SRC:DST[:ro]>` is `--volume`, `<IMAGE>` is IMAGE.
+fn bare(text: &str) -> String {
+    if let Some((option, _)) = text.split_once(" <").filter(|_| text.starts_with('-')) {
+        return option.to_owned();
+    }
+    text.trim_end_matches("...")
+        .trim_start_matches(['<', '['])
+        .trim_end_matches(['>', ']'])
+        .to_owned()
+}

@@ -1,0 +1,173 @@
+//! [`Sandbox`]: a home, a store and a working folder that only one test knows, and `mk` called in there.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// What one test works in. Gone when it is dropped.
+#[derive(Debug)]
+pub struct Sandbox {
+    folder: TempDir,
+}
+
+/// What a call of `mk` gave.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The call, as a person would type it.
+    pub call: String,
+    /// All of stdout, as it was.
+    pub stdout: String,
+    /// All of stderr, as it was.
+    pub stderr: String,
+    /// The exit code; `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// What stands in for the sandbox's own paths.
+    redactions: Vec<(String, &'static str)>,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sandbox {
+    /// Makes an empty one.
+    pub fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        for name in ["home", "work"] {
+            fs_err::create_dir(folder.path().join(name)).unwrap();
+        }
+        Self { folder }
+    }
+
+    /// Returns the folder that `mk` is called in.
+    pub fn work(&self) -> PathBuf {
+        self.folder.path().join("work")
+    }
+
+    /// Returns `$HOME`.
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// Writes a file below the working folder, with the folders above it.
+    pub fn write(&self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.work().join(path);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Returns `mk`, to be called in the working folder with nothing of the tester's environment.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mk"));
+        command.current_dir(self.work()).stdin(Stdio::null()).env_clear();
+        command
+            .env("HOME", self.home())
+            .env("MK_STORE", self.store())
+            .env("PATH", "/usr/bin:/bin");
+        command
+    }
+
+    /// Calls `mk` with `words`.
+    pub fn mk<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Output {
+        self.mk_with(words, |_| {})
+    }
+
+    /// Calls `mk` with `words`, after `change` has had its way with the call.
+    pub fn mk_with<S: AsRef<OsStr>>(
+        &self,
+        words: impl IntoIterator<Item = S>,
+        change: impl FnOnce(&mut Command),
+    ) -> Output {
+        let mut command = self.command();
+        command.args(words);
+        change(&mut command);
+        let words: Vec<String> = command
+            .get_args()
+            .map(|word| quoted(&word.to_string_lossy()))
+            .collect();
+        let output = command.output().unwrap();
+        Output {
+            call: format!("mk {}", words.join(" ")).trim_end().to_owned(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code(),
+            redactions: vec![
+                (self.store().display().to_string(), "[store]"),
+                (self.work().display().to_string(), "[work]"),
+                (self.home().display().to_string(), "[home]"),
+            ],
+        }
+    }
+}
+
+impl Output {
+    /// Returns the output of a call that must have succeeded.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self}");
+        self
+    }
+
+    /// Returns stdout without its last line end.
+    pub fn text(&self) -> &str {
+        self.stdout.trim_end_matches('\n')
+    }
+}
+
+/// The call as a terminal would show it, with paths, digests and times that differ from one test to the next replaced.
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = format!("$ {}\n", self.call);
+        for (name, stream) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            if !stream.is_empty() {
+                text.push_str(&format!("--- {name}\n{}\n", stream.trim_end_matches('\n')));
+            }
+        }
+        let code = self
+            .code
+            .map_or("ended by a signal".to_owned(), |code| format!("exit code {code}"));
+        text.push_str(&format!("--- {code}\n"));
+        for (path, name) in &self.redactions {
+            text = text.replace(path, name);
+        }
+        f.write_str(&without_digests(&text))
+    }
+}
+
+/// Replaces each run of 64 hexadecimal digits.
+fn without_digests(text: &str) -> String {
+    let is_digit = |letter: char| matches!(letter, '0'..='9' | 'a'..='f');
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(is_digit) {
+        let length = rest[start..]
+            .find(|letter| !is_digit(letter))
+            .unwrap_or(rest.len() - start);
+        let word = &rest[start..start + length];
+        result.push_str(&rest[..start]);
+        result.push_str(if length == 64 { "[digest]" } else { word });
+        rest = &rest[start + length..];
+    }
+    result + rest
+}
+
+/// Returns `word` as a person would type it.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=,@+".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{word}'")
+    }
+}
