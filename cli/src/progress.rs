@@ -217,7 +217,9 @@ impl Drop for Progress {
         let running = std::mem::take(&mut state.fetches)
             .into_values()
             .chain(state.step.take());
-        running.for_each(|running| drop(running.finish()));
+        running.for_each(|running| {
+            running.finish();
+        });
     }
 }
 
