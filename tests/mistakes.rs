@@ -1,8 +1,11 @@
 use crate::harness::Sandbox;
 
+/// The user's configuration, seen from the working folder.
+const CONFIG: &str = "../home/.config/mk/config.toml";
+
 /// Calls `mk` with `words` in a folder with the files given, and compares all that it says with the snapshot `name`.
 macro_rules! mistakes {
-    ($($name:ident: $words:expr $(, $path:literal = $text:expr)*;)*) => {$(
+    ($($name:ident: $words:expr $(, $path:expr => $text:expr)*;)*) => {$(
         #[test]
         fn $name() {
             let sandbox = Sandbox::new();
@@ -40,4 +43,8 @@ mistakes! {
     an_export_to_nowhere: ["export", "busybox"];
     an_export_to_two_places: ["export", "busybox", "-o", "a.tar", "--folder", "a"];
     a_shell_that_there_is_not: ["completions", "bahs"];
+    a_misspelt_key_in_the_configuration: ["images"], CONFIG => "# mine\nmiror = \"http://localhost/debian\"\n";
+    a_value_of_another_kind_in_the_configuration: ["images"], CONFIG => "source-dirs = \"/srv/sources\"\n";
+    a_configuration_that_is_no_toml: ["images"], CONFIG => "store = /srv/mk\n";
+    a_relative_store_in_the_configuration: ["images"], CONFIG => "store = \"~/mk\"\n";
 }

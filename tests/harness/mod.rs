@@ -9,21 +9,21 @@ use tempfile::TempDir;
 
 /// What one test works in. Gone when it is dropped.
 #[derive(Debug)]
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     folder: TempDir,
 }
 
 /// What a call of `mk` gave.
 #[derive(Debug, Clone)]
-pub struct Output {
+pub(crate) struct Output {
     /// The call, as a person would type it.
-    pub call: String,
+    pub(crate) call: String,
     /// All of stdout, as it was.
-    pub stdout: String,
+    pub(crate) stdout: String,
     /// All of stderr, as it was.
-    pub stderr: String,
+    pub(crate) stderr: String,
     /// The exit code; `None` where a signal ended it.
-    pub code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// What stands in for the sandbox's own paths.
     redactions: Vec<(String, &'static str)>,
 }
@@ -36,7 +36,7 @@ impl Default for Sandbox {
 
 impl Sandbox {
     /// Makes an empty one.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = TempDir::new().unwrap();
         for name in ["home", "work"] {
             fs_err::create_dir(folder.path().join(name)).unwrap();
@@ -45,22 +45,22 @@ impl Sandbox {
     }
 
     /// Returns the folder that `mk` is called in.
-    pub fn work(&self) -> PathBuf {
+    pub(crate) fn work(&self) -> PathBuf {
         self.folder.path().join("work")
     }
 
     /// Returns `$HOME`.
-    pub fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.folder.path().join("home")
     }
 
     /// Returns the store.
-    pub fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
     /// Writes a file below the working folder, with the folders above it.
-    pub fn write(&self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.work().join(path);
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(&path, bytes).unwrap();
@@ -68,7 +68,7 @@ impl Sandbox {
     }
 
     /// Returns `mk`, to be called in the working folder with nothing of the tester's environment.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mk"));
         command.current_dir(self.work()).stdin(Stdio::null()).env_clear();
         command
@@ -79,12 +79,12 @@ impl Sandbox {
     }
 
     /// Calls `mk` with `words`.
-    pub fn mk<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Output {
+    pub(crate) fn mk<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Output {
         self.mk_with(words, |_| {})
     }
 
     /// Calls `mk` with `words`, after `change` has had its way with the call.
-    pub fn mk_with<S: AsRef<OsStr>>(
+    pub(crate) fn mk_with<S: AsRef<OsStr>>(
         &self,
         words: impl IntoIterator<Item = S>,
         change: impl FnOnce(&mut Command),
@@ -114,13 +114,13 @@ impl Sandbox {
 impl Output {
     /// Returns the output of a call that must have succeeded.
     #[track_caller]
-    pub fn ok(self) -> Self {
+    pub(crate) fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "{self}");
         self
     }
 
     /// Returns stdout without its last line end.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         self.stdout.trim_end_matches('\n')
     }
 }
