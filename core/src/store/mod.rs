@@ -1,1 +1,443 @@
-//! Tree and objects ↔ disk.
+//! [`Store`]: trees and the bytes of files ↔ disk. Open one, ask it, add to it. Nothing in it is ever written over; the
+//! format is docs/store.md.
+
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::digest::Digest;
+use crate::meta::Meta;
+use crate::sys::SysError;
+use crate::sys::dir::Dir;
+use crate::sys::file;
+use crate::tree::Tree;
+use crate::tree::encode::BadTree;
+
+pub mod document;
+pub mod gc;
+pub mod image;
+pub mod layout;
+pub mod lock;
+pub mod object;
+pub mod step;
+pub mod verify;
+
+pub use image::{Image, ImageId, Ref};
+pub use layout::{Format, ObjectName, Owners};
+pub use lock::{Hold, KeyLock, Lease};
+pub use object::{SourceWriter, Stage};
+pub use step::StepRecord;
+
+use document::BadDocument;
+use object::Objects;
+
+/// A store that is open. Any number of threads and processes work in one store at once.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    dir: Dir,
+    format: Format,
+    objects: Objects,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no store.
+    #[error("there is no store at `{}`", .0.display())]
+    Missing(PathBuf),
+    /// The folder holds something else.
+    #[error("`{}` is not a store, and not empty either: it holds `{found}`", path.display())]
+    NotAStore {
+        /// The folder.
+        path: PathBuf,
+        /// One of the names in it.
+        found: String,
+    },
+    /// The folder is another user's.
+    #[error("the store `{}` belongs to user {owner}, and this is user {user}", path.display())]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// This process's user.
+        user: u32,
+    },
+    /// The store keeps owners in a way that this process cannot.
+    #[error("the store `{}` keeps owners as `{stored}`, and this process could only keep them as `{wanted}`", path.display())]
+    OtherOwners {
+        /// The folder.
+        path: PathBuf,
+        /// What its `format` says.
+        stored: Owners,
+        /// What this process can do.
+        wanted: Owners,
+    },
+    /// The disk is full.
+    #[error("the disk that holds the store `{}` is full", store.display())]
+    Full {
+        /// The folder of the store.
+        store: PathBuf,
+        /// The call that failed.
+        #[source]
+        source: SysError,
+    },
+    /// A file of the store is not what it should be.
+    #[error("`{}` is damaged: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, as a fragment.
+        why: String,
+    },
+    /// A tree that something names is not there.
+    #[error("the store has no tree {0}")]
+    NoTree(Digest),
+    /// A file of a tree is not there.
+    #[error("the store has not the bytes of `{path}`: there is no `{}`", object.display())]
+    NoObject {
+        /// The path inside the tree.
+        path: String,
+        /// Where its object should be.
+        object: PathBuf,
+    },
+    /// Nothing has this name or digest.
+    #[error("there is no image `{0}`")]
+    NoImage(String),
+    /// Several images have a digest that begins like this.
+    #[error("`{prefix}` could be any of the images {}", .images.join(", "))]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// The digests that begin with it.
+        images: Vec<String>,
+    },
+    /// A text that names no image.
+    #[error(
+        "`{0}` cannot name an image: expected lower-case letters, digits, `.`, `_`, `-`, at most 128, not beginning with a mark"
+    )]
+    BadName(String),
+    /// The same step gave another result than before.
+    #[error("step {key} gave tree {now} this time and tree {known} before: it is not reproducible")]
+    ReproducibilityFault {
+        /// The key of the step.
+        key: Digest,
+        /// The result that the store remembers.
+        known: Digest,
+        /// The result of this time.
+        now: Digest,
+    },
+    /// The process has no such id to give a file to.
+    #[error(
+        "the owner {uid}:{gid} is outside the ids that this process has (/etc/subuid and /etc/subgid grant them)"
+    )]
+    NoSuchId {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+        /// The call that failed.
+        #[source]
+        source: SysError,
+    },
+    /// The bytes that were to be stored could not be read; the cause is the reader's.
+    #[error(transparent)]
+    Body(std::io::Error),
+    /// A call failed.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+    /// A folder above the store could not be made.
+    #[error(transparent)]
+    Io(std::io::Error),
+}
+
+impl Error {
+    /// Explains why a file could not be given to an owner: the kernel's EINVAL says "not mapped" (chown(2)).
+    pub(crate) fn no_such_id(error: SysError, meta: &Meta) -> Self {
+        match error.errno {
+            Errno::INVAL => Self::NoSuchId {
+                uid: meta.uid,
+                gid: meta.gid,
+                source: error,
+            },
+            _ => error.into(),
+        }
+    }
+}
+
+/// What the store answers.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Store {
+    /// Opens the store at `path`, and makes it if nothing is there. `wanted` is how this process can keep owners: a new
+    /// store is made so; an existing one keeps its own way, which must be `wanted` or [`Owners::Single`].
+    pub fn open(path: &Path, wanted: Owners) -> Result<Self> {
+        match Self::open_existing(path, wanted) {
+            Err(Error::Missing(_)) => {
+                Self::make(path, wanted)?;
+                Self::open_existing(path, wanted)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens the store at `path` if there is one, else [`Error::Missing`].
+    pub fn open_existing(path: &Path, wanted: Owners) -> Result<Self> {
+        let missing = |error: SysError| match error.errno {
+            Errno::NOENT => Error::Missing(path.to_owned()),
+            _ => error.into(),
+        };
+        let dir = Dir::open(path).map_err(missing)?;
+        let format = read_format(path, &dir)?.ok_or_else(|| Error::Missing(path.to_owned()))?;
+        let (folder, user) = (file::stat(&dir)?, file::own_uid());
+        if folder.uid != user {
+            return Err(Error::NotOurs {
+                path: path.to_owned(),
+                owner: folder.uid,
+                user,
+            });
+        }
+        if folder.mode != 0o700 {
+            file::chmod(&dir, 0o700)?;
+        }
+        if format.owners != Owners::Single && format.owners != wanted {
+            return Err(Error::OtherOwners {
+                path: path.to_owned(),
+                stored: format.owners,
+                wanted,
+            });
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            dir,
+            format,
+            objects: Objects::default(),
+        })
+    }
+
+    /// Returns how the store at `path` keeps owners, `None` where there is no store: a look before a process decides
+    /// which user namespace it needs.
+    pub fn owners_at(path: &Path) -> Result<Option<Owners>> {
+        match Dir::open(path) {
+            Err(error) if error.errno == Errno::NOENT => Ok(None),
+            Err(error) => Err(error.into()),
+            Ok(dir) => Ok(read_format(path, &dir)?.map(|format| format.owners)),
+        }
+    }
+
+    /// Makes a store. Its `format` comes last, so a folder without one is none yet; two who make it at once both succeed.
+    fn make(path: &Path, owners: Owners) -> Result<()> {
+        fs_err::create_dir_all(path).map_err(Error::Io)?;
+        let dir = Dir::open(path)?;
+        let ours = |name: &str| layout::FOLDERS.contains(&name) || name.starts_with(layout::STAGING);
+        for (name, _) in dir.list()? {
+            let name = name.to_string_lossy().into_owned();
+            if !ours(&name) && name != layout::FORMAT {
+                return Err(Error::NotAStore {
+                    path: path.to_owned(),
+                    found: name,
+                });
+            }
+        }
+        let full = |error| full(path, error);
+        file::chmod(&dir, 0o700)?;
+        for name in layout::FOLDERS {
+            exists(dir.make_dir(name, 0o700)).map_err(full)?;
+        }
+        let objects = dir.open_dir(layout::OBJECTS)?;
+        for byte in 0..=255u8 {
+            exists(objects.make_dir(format!("{byte:02x}"), 0o700)).map_err(full)?;
+        }
+        let draft = format!("{}format-{:016x}", layout::STAGING, file::random()?);
+        let file = dir.create_file(&draft, 0o600).map_err(full)?;
+        let (capabilities, user_xattrs) = held_xattrs(&file);
+        let format = Format {
+            owners,
+            capabilities,
+            user_xattrs,
+        };
+        let made = file::write(&file, format.encode().as_bytes())
+            .and_then(|()| file::sync(&file))
+            .and_then(|()| exists(dir.rename(&draft, &dir, layout::FORMAT)).map(drop));
+        // Still there only if another was faster, or something failed.
+        _ = dir.unlink(&draft);
+        made.map_err(full)
+    }
+
+    /// Returns where the store is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the store's folder.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Returns what the `format` file says.
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// Returns the path of the folder that holds a tree, whether it is there or not.
+    pub fn rootfs_path(&self, tree: &Digest) -> PathBuf {
+        self.path.join(layout::ROOTFS).join(tree.to_string())
+    }
+
+    /// Whether the folder of a tree is there.
+    pub fn has_rootfs(&self, tree: &Digest) -> Result<bool> {
+        Ok(self.dir.look(format!("{}/{tree}", layout::ROOTFS))?.is_some())
+    }
+
+    /// Keeps a tree and returns its name. Its files must be in the store.
+    pub fn put_tree(&self, tree: &Tree) -> Result<Digest> {
+        let text = tree.encode();
+        let digest = Digest::of(&text);
+        self.put_new(layout::TREES, &digest.to_string(), &text)?;
+        Ok(digest)
+    }
+
+    /// Returns the tree of this name.
+    pub fn tree(&self, digest: &Digest) -> Result<Tree> {
+        let text = self
+            .read(layout::TREES, &digest.to_string(), u64::MAX)?
+            .ok_or(Error::NoTree(*digest))?;
+        let damaged = |why| self.damaged(layout::TREES, &digest.to_string(), why);
+        if Digest::of(&text) != *digest {
+            return Err(damaged("its text does not hash to its name".into()));
+        }
+        Tree::decode(&text).map_err(|bad: BadTree| damaged(bad.to_string()))
+    }
+
+    /// Whether a tree is there.
+    pub fn has_tree(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.dir.look(format!("{}/{digest}", layout::TREES))?.is_some())
+    }
+
+    /// Returns an archive that was kept, for reading.
+    pub fn source(&self, sha256: &Digest) -> Result<Option<std::fs::File>> {
+        none_if_missing(self.dir.open_file(format!("{}/{sha256}", layout::SOURCES)))
+    }
+
+    /// Returns the newest time among the entries of a source (seconds since 1970 UTC), where it was kept.
+    pub fn newest(&self, sha256: &Digest) -> Result<Option<i64>> {
+        let name = format!("{sha256}{}", layout::NEWEST);
+        let Some(text) = self.read(layout::SOURCES, &name, 64)? else {
+            return Ok(None);
+        };
+        let time = std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| layout::exact(text.strip_suffix('\n')?));
+        time.map(Some)
+            .ok_or_else(|| self.damaged(layout::SOURCES, &name, "expected a decimal number".into()))
+    }
+
+    /// Keeps the newest time among the entries of a source (seconds since 1970 UTC).
+    pub fn set_newest(&self, sha256: &Digest, newest: i64) -> Result<()> {
+        self.put_over(
+            layout::SOURCES,
+            &format!("{sha256}{}", layout::NEWEST),
+            format!("{newest}\n").as_bytes(),
+        )
+    }
+
+    /// Reads a document, at most `limit` bytes of it; `None` where it is not there.
+    fn read(&self, folder: &str, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Some(file) = none_if_missing(self.dir.open_file(format!("{folder}/{name}")))? else {
+            return Ok(None);
+        };
+        file::read(&file, limit).map(Some).map_err(Error::Sys)
+    }
+
+    /// Writes a document that is named by what it holds: not at all where it is there.
+    fn put_new(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = format!("{folder}/{name}");
+        if self.dir.look(&path)?.is_some() {
+            return Ok(());
+        }
+        let stage = self.stage()?;
+        self.full(stage.write_document(bytes))?;
+        self.full(exists(stage.dir().rename(object::DOCUMENT, &self.dir, path)).map(drop))
+    }
+
+    /// Writes a document in place of an older one.
+    fn put_over(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<()> {
+        let stage = self.stage()?;
+        self.full(stage.write_document(bytes))?;
+        self.full(
+            stage
+                .dir()
+                .replace(object::DOCUMENT, &self.dir, format!("{folder}/{name}")),
+        )
+    }
+
+    fn damaged(&self, folder: &str, name: &str, why: String) -> Error {
+        Error::Damaged {
+            path: self.path.join(folder).join(name),
+            why,
+        }
+    }
+
+    fn misread(&self, folder: &str, name: &str, bad: BadDocument) -> Error {
+        self.damaged(folder, name, bad.to_string())
+    }
+
+    /// Turns "no space left" into an error that names the store.
+    pub(crate) fn full<T>(&self, done: Result<T, SysError>) -> Result<T> {
+        done.map_err(|error| full(&self.path, error))
+    }
+}
+
+fn full(store: &Path, error: SysError) -> Error {
+    if error.is_full() {
+        Error::Full {
+            store: store.to_owned(),
+            source: error,
+        }
+    } else {
+        error.into()
+    }
+}
+
+fn read_format(path: &Path, dir: &Dir) -> Result<Option<Format>> {
+    let Some(file) = none_if_missing(dir.open_file(layout::FORMAT))? else {
+        return Ok(None);
+    };
+    let text = file::read(&file, 4096)?;
+    Format::decode(&text).map(Some).map_err(|bad| Error::Damaged {
+        path: path.join(layout::FORMAT),
+        why: bad.to_string(),
+    })
+}
+
+/// Returns whether the filesystem of `file` takes `security.capability` and `user.*` attributes.
+fn held_xattrs(file: &std::fs::File) -> (bool, bool) {
+    // Revision 2, cap_net_bind_service permitted, as `setcap` writes it (capabilities(7)).
+    const CAPABILITY: [u8; 20] = [0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let holds = |name: &[u8], value: &[u8]| {
+        file::set_xattr(file, name, value).is_ok()
+            && file::xattrs(file, |found| found == name)
+                .is_ok_and(|found| found.get(name).is_some_and(|found| **found == *value))
+    };
+    (
+        holds(b"security.capability", &CAPABILITY),
+        holds(b"user.mk", b"1"),
+    )
+}
+
+/// Turns "it is there already" into `None`.
+fn exists(done: Result<(), SysError>) -> Result<Option<()>, SysError> {
+    match done {
+        Err(error) if error.errno == Errno::EXIST => Ok(None),
+        done => done.map(Some),
+    }
+}
+
+/// Turns "it is not there" into `None`.
+fn none_if_missing<T>(opened: Result<T, SysError>) -> Result<Option<T>> {
+    match opened {
+        Err(error) if error.errno == Errno::NOENT => Ok(None),
+        opened => Ok(Some(opened?)),
+    }
+}

@@ -111,6 +111,44 @@ pub fn xattrs(file: impl AsFd, wanted: impl Fn(&[u8]) -> bool) -> Result<Xattrs,
     Ok(found)
 }
 
+/// Reads an open file from where it stands, at most `limit` bytes.
+pub fn read(file: &std::fs::File, limit: u64) -> Result<Vec<u8>, SysError> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    match file.take(limit).read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            Err(SysError::new(errno, format_args!("read({})", shown(file))))
+        }
+    }
+}
+
+/// Writes all of `bytes` to an open file.
+pub fn write(file: impl AsFd, mut bytes: &[u8]) -> Result<(), SysError> {
+    while !bytes.is_empty() {
+        match rustix::io::write(&file, bytes) {
+            Ok(done) => bytes = &bytes[done..],
+            Err(Errno::INTR) => {}
+            Err(errno) => {
+                return Err(SysError::new(
+                    errno,
+                    format_args!("write({}, {} bytes)", shown(&file), bytes.len()),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes `bytes` all that an open file holds.
+pub fn overwrite(file: impl AsFd, bytes: &[u8]) -> Result<(), SysError> {
+    fs::ftruncate(&file, 0)
+        .and_then(|()| fs::seek(&file, fs::SeekFrom::Start(0)))
+        .map_err(|errno| SysError::new(errno, format_args!("ftruncate({}, 0)", shown(&file))))?;
+    write(file, bytes)
+}
+
 /// Writes an open file to the disk (fsync(2)).
 pub fn sync(file: impl AsFd) -> Result<(), SysError> {
     fs::fsync(&file).map_err(|errno| SysError::new(errno, format_args!("fsync({})", shown(&file))))
@@ -148,6 +186,11 @@ pub fn try_lock(file: impl AsFd, kind: LockKind) -> Result<bool, SysError> {
             format_args!("flock({}, {kind:?}, LOCK_NB)", shown(&file)),
         )),
     }
+}
+
+/// Returns the user that this process makes files as.
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 /// Returns a number that nobody can guess.

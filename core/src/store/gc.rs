@@ -1,0 +1,1 @@
+//! What is still reachable; the rest goes.

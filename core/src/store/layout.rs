@@ -1,0 +1,308 @@
+//! Every file name in the store, the `format` file, and nothing else (docs/store.md). Pure.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::document::{BadDocument, Reader, Writer};
+use crate::digest::{Digest, Hasher};
+use crate::meta::Meta;
+
+pub(super) const FORMAT: &str = "format";
+pub(super) const OBJECTS: &str = "objects";
+pub(super) const TREES: &str = "trees";
+pub(super) const ROOTFS: &str = "rootfs";
+pub(super) const CONF: &str = "conf";
+pub(super) const IMAGES: &str = "images";
+pub(super) const REFS: &str = "refs";
+pub(super) const STEPS: &str = "steps";
+pub(super) const SOURCES: &str = "sources";
+pub(super) const LEASES: &str = "leases";
+pub(super) const LOCKS: &str = "locks";
+pub(super) const TRASH: &str = "trash";
+pub(super) const SCRATCH: &str = "scratch";
+/// Every folder of a store.
+pub(super) const FOLDERS: [&str; 12] = [
+    OBJECTS, TREES, ROOTFS, CONF, IMAGES, REFS, STEPS, SOURCES, LEASES, LOCKS, TRASH, SCRATCH,
+];
+/// What the name of a staging folder begins with.
+pub(super) const STAGING: &str = "staging-";
+/// What a file in staging is called that will go to `sources`, before its digest.
+pub(super) const STAGED_SOURCE: &str = "source-";
+/// Locked by builds (shared) and gc (exclusively).
+pub(super) const STORE_LOCK: &str = "locks/store";
+/// Taken before [`STORE_LOCK`], so that a waiting gc is not overtaken for ever.
+pub(super) const GATE_LOCK: &str = "locks/gate";
+/// What the name of a source's newest time ends with.
+pub(super) const NEWEST: &str = ".newest";
+
+const HEADER: &str = "mk-store 1";
+
+/// How the store keeps the owners of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// As they are: root's store.
+    Native,
+    /// As they are, inside a user namespace with a range of ids.
+    Subordinate,
+    /// Everything belongs to one id; the tree keeps the true owners.
+    Single,
+}
+
+impl fmt::Display for Owners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Subordinate => "subordinate",
+            Self::Single => "single",
+        })
+    }
+}
+
+impl FromStr for Owners {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "native" => Ok(Self::Native),
+            "subordinate" => Ok(Self::Subordinate),
+            "single" => Ok(Self::Single),
+            _ => Err(()),
+        }
+    }
+}
+
+/// What the `format` file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Format {
+    /// How owners are kept.
+    pub owners: Owners,
+    /// Whether the filesystem takes `security.capability`.
+    pub capabilities: bool,
+    /// Whether the filesystem takes `user.*`.
+    pub user_xattrs: bool,
+}
+
+impl Format {
+    /// Returns the text of the file.
+    pub(super) fn encode(&self) -> String {
+        let mut text = Writer::new(HEADER);
+        text.line("owners", &self.owners.to_string());
+        let xattrs = match (self.capabilities, self.user_xattrs) {
+            (true, true) => "security.capability user",
+            (true, false) => "security.capability",
+            (false, true) => "user",
+            (false, false) => "-",
+        };
+        text.line("xattrs", xattrs);
+        text.finish()
+    }
+
+    /// Reads the text of the file back.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadDocument> {
+        let mut reader = Reader::new(bytes, HEADER)?;
+        let owners = reader.want("owners")?;
+        let (capabilities, user_xattrs) = match reader.take("xattrs") {
+            Some("security.capability user") => (true, true),
+            Some("security.capability") => (true, false),
+            Some("user") => (false, true),
+            Some("-") => (false, false),
+            _ => return Err(reader.bad("expected `xattrs` next, with what the filesystem holds")),
+        };
+        reader.finish()?;
+        Ok(Self {
+            owners,
+            capabilities,
+            user_xattrs,
+        })
+    }
+
+    /// Returns the attributes of `meta` that a file or folder of this store holds; the others are in the tree only.
+    pub fn held<'a>(&self, meta: &'a Meta) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let (capabilities, user) = (self.capabilities, self.user_xattrs);
+        let all = meta.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+        all.map(|(name, value)| (&**name, &**value))
+            .filter(move |(name, value)| match *name {
+                b"security.capability" => capabilities && is_plain_capability(value),
+                _ => user && name.starts_with(b"user."),
+            })
+    }
+}
+
+/// Whether `value` is a capability set that reads back as it was written: revision 2, 20 bytes (capabilities(7)). Of
+/// revision 3 the kernel makes revision 2 where its root is ours, and it refuses what is neither.
+fn is_plain_capability(value: &[u8]) -> bool {
+    value.len() == 20 && value[3] == 2
+}
+
+/// The name of an object: the digest of its bytes and the metadata that its inode carries.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName(Box<str>);
+
+impl ObjectName {
+    /// Returns the name of a file with these bytes and this metadata, in a store of this format.
+    pub fn new(digest: &Digest, meta: &Meta, format: &Format) -> Self {
+        let Meta {
+            mode,
+            uid,
+            gid,
+            mtime,
+            ..
+        } = meta;
+        let mut text = match format.owners {
+            Owners::Single => format!("{digest}.{mode:o}.{mtime}"),
+            Owners::Native | Owners::Subordinate => format!("{digest}.{mode:o}.{uid}.{gid}.{mtime}"),
+        };
+        let mut held = format.held(meta).peekable();
+        if held.peek().is_some() {
+            let mut hasher = Hasher::new();
+            for (name, value) in held {
+                hasher.field(name);
+                hasher.field(value);
+            }
+            text.push('.');
+            text.push_str(&hasher.finish().to_string());
+        }
+        Self(text.into())
+    }
+
+    /// Reads a name that [`ObjectName::new`] could have given.
+    pub(super) fn parse(text: &str, format: &Format) -> Option<Self> {
+        let mut words = text.split('.');
+        exact::<Digest>(words.next()?)?;
+        let mode = words.next()?;
+        let bits = u16::from_str_radix(mode, 8).ok().filter(|bits| *bits <= 0o7777)?;
+        (format!("{bits:o}") == mode).then_some(())?;
+        if format.owners != Owners::Single {
+            exact::<u32>(words.next()?)?;
+            exact::<u32>(words.next()?)?;
+        }
+        exact::<i64>(words.next()?)?;
+        if let Some(xattrs) = words.next() {
+            exact::<Digest>(xattrs)?;
+        }
+        words.next().is_none().then(|| Self(text.into()))
+    }
+
+    /// Returns the whole name: what the object is called in staging.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the number of the folder of `objects` that it is in: the first byte of its digest.
+    pub(super) fn folder(&self) -> u8 {
+        u8::from_str_radix(&self.0[..2], 16).unwrap_or_default()
+    }
+
+    /// Returns the name inside that folder.
+    pub(crate) fn file(&self) -> &str {
+        &self.0[2..]
+    }
+
+    /// Returns the digest of its bytes.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.0.get(..64)?.parse().ok()
+    }
+}
+
+/// Reads a value that is written as its type writes itself.
+pub(super) fn exact<T: FromStr + ToString>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|value: &T| value.to_string() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NATIVE: Format = Format {
+        owners: Owners::Native,
+        capabilities: true,
+        user_xattrs: true,
+    };
+    const SINGLE: Format = Format {
+        owners: Owners::Single,
+        ..NATIVE
+    };
+
+    #[test]
+    fn the_format_file_reads_back_and_nothing_else_does() {
+        for owners in [Owners::Native, Owners::Subordinate, Owners::Single] {
+            for (capabilities, user_xattrs) in [(true, true), (true, false), (false, true), (false, false)] {
+                let format = Format {
+                    owners,
+                    capabilities,
+                    user_xattrs,
+                };
+                assert_eq!(Format::decode(format.encode().as_bytes()), Ok(format));
+            }
+        }
+        assert_eq!(
+            NATIVE.encode(),
+            "mk-store 1\nowners native\nxattrs security.capability user\n"
+        );
+        for text in [
+            "",
+            "mk-store 2\nowners native\nxattrs -\n",
+            "mk-store 1\nowners root\nxattrs -\n",
+            "mk-store 1\nowners native\n",
+            "mk-store 1\nowners native\nxattrs -\nmore\n",
+        ] {
+            assert!(Format::decode(text.as_bytes()).is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn an_object_is_named_by_bytes_and_metadata() {
+        let bytes = Digest::of(b"");
+        let mut meta = Meta {
+            uid: 10,
+            gid: 20,
+            ..Meta::new(0o4755, -5)
+        };
+        assert_eq!(
+            ObjectName::new(&bytes, &meta, &NATIVE).as_str(),
+            format!("{bytes}.4755.10.20.-5")
+        );
+        assert_eq!(
+            ObjectName::new(&bytes, &meta, &SINGLE).as_str(),
+            format!("{bytes}.4755.-5")
+        );
+        let plain = ObjectName::new(&bytes, &meta, &NATIVE);
+        meta.keep_xattr(b"user.note", b"x");
+        let noted = ObjectName::new(&bytes, &meta, &NATIVE);
+        assert_ne!(plain, noted);
+        for (name, format) in [(&plain, NATIVE), (&noted, NATIVE)] {
+            assert_eq!(ObjectName::parse(name.as_str(), &format).as_ref(), Some(name));
+            assert_eq!(ObjectName::parse(name.as_str(), &SINGLE), None);
+        }
+        for text in [
+            "644.0.0.1",
+            "0644.0.0.1",
+            "10000.0.0.1",
+            "644.0.0.01",
+            "644.0.0",
+            "644.0.0.1.x",
+            "644.-1.0.1",
+        ] {
+            let name = format!("{bytes}.{text}");
+            let known = ObjectName::parse(&name, &NATIVE).is_some();
+            assert_eq!(known, text == "644.0.0.1", "{name}");
+        }
+    }
+
+    #[test]
+    fn attributes_that_the_folder_cannot_hold_do_not_name_objects() {
+        let mut meta = Meta::new(0o755, 0);
+        let plain = ObjectName::new(&Digest::of(b""), &meta, &NATIVE);
+        meta.keep_xattr(b"security.capability", b"not a capability set");
+        assert_eq!(NATIVE.held(&meta).count(), 0);
+        assert_eq!(ObjectName::new(&Digest::of(b""), &meta, &NATIVE), plain);
+        let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        meta.keep_xattr(b"security.capability", &capability);
+        assert_eq!(NATIVE.held(&meta).count(), 1);
+        let without = Format {
+            capabilities: false,
+            ..NATIVE
+        };
+        assert_eq!(ObjectName::new(&Digest::of(b""), &meta, &without), plain);
+    }
+}

@@ -1,0 +1,188 @@
+//! Who may add, who may remove, and who waits for whom: [`Hold`], [`KeyLock`], [`Lease`] (docs/store.md, "Locks"). All
+//! are file locks, which the kernel drops when their holder dies.
+
+use std::fs::File;
+use std::sync::OnceLock;
+
+use rustix::io::Errno;
+
+use super::image::ImageId;
+use super::layout;
+use super::{Error, Result, Store};
+use crate::digest::Digest;
+use crate::sys::dir::Dir;
+use crate::sys::file::{self, LockKind};
+use crate::watch::{Event, Watch};
+
+/// Keeps gc away for as long as a build lasts. A process takes one at a time: behind a waiting gc, a second would wait
+/// for the first.
+#[derive(Debug)]
+pub struct Hold {
+    _lock: File,
+}
+
+/// Keeps others from building the same thing.
+#[derive(Debug)]
+pub struct KeyLock<'a> {
+    store: &'a Store,
+    path: String,
+    _lock: File,
+}
+
+/// Keeps an image while it runs. It lasts until the last handle on it is closed, also in processes that inherit it.
+#[derive(Debug)]
+pub struct Lease {
+    _lock: File,
+}
+
+/// The store without builds, for gc.
+#[derive(Debug)]
+pub(super) struct Alone {
+    _lock: File,
+}
+
+impl Store {
+    /// Keeps gc away until the hold is dropped, and clears away what builds that died have left.
+    pub fn hold(&self, watch: &dyn Watch) -> Result<Hold> {
+        let gate = self.lock_waiting(layout::GATE_LOCK, LockKind::Shared, watch)?;
+        let lock = self.lock_waiting(layout::STORE_LOCK, LockKind::Shared, watch)?;
+        drop(gate);
+        self.sweep()?;
+        Ok(Hold { _lock: lock })
+    }
+
+    /// Waits until no build is under way and keeps new ones out.
+    pub(super) fn alone(&self, watch: &dyn Watch) -> Result<Alone> {
+        let gate = self.lock_waiting(layout::GATE_LOCK, LockKind::Exclusive, watch)?;
+        let lock = self.lock_waiting(layout::STORE_LOCK, LockKind::Exclusive, watch)?;
+        drop(gate);
+        Ok(Alone { _lock: lock })
+    }
+
+    fn lock_waiting(&self, path: &str, kind: LockKind, watch: &dyn Watch) -> Result<File> {
+        let file = self.full(self.dir.open_or_create(path))?;
+        if !file::try_lock(&file, kind)? {
+            let on = match kind {
+                LockKind::Shared => "`mk gc`, which is clearing the store",
+                LockKind::Exclusive => "other processes, which are using the store",
+            };
+            watch.see(Event::Waiting { on });
+            file::lock(&file, kind)?;
+        }
+        Ok(file)
+    }
+
+    /// Waits until nobody else builds what `key` names. `what` says it in words (`step 2, unpack alpine.tar.gz`), for
+    /// those who will wait for this process.
+    pub fn lock_key(&self, key: &Digest, what: &str, watch: &dyn Watch) -> Result<KeyLock<'_>> {
+        let path = format!("{}/{key}", layout::LOCKS);
+        loop {
+            let file = self.full(self.dir.open_or_create(&path))?;
+            if !file::try_lock(&file, LockKind::Exclusive)? {
+                watch.see(Event::Waiting {
+                    on: &holder(&file::read(&file, 4096)?),
+                });
+                file::lock(&file, LockKind::Exclusive)?;
+            }
+            // The one before deletes the file before it lets go: a lock on a deleted file keeps nobody out.
+            let ours = file::stat(&file)?.inode;
+            if self.dir.look(&path)?.is_some_and(|found| found.inode == ours) {
+                file::overwrite(&file, format!("{} {what}\n", std::process::id()).as_bytes())
+                    .or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })?;
+                return Ok(KeyLock {
+                    store: self,
+                    path,
+                    _lock: file,
+                });
+            }
+        }
+    }
+
+    /// Keeps `image`, which must be there, from gc until the lease is dropped.
+    pub fn lease(&self, image: &ImageId) -> Result<Lease> {
+        let path = format!("{}/{image}", layout::LEASES);
+        // Not through the gate: a run must not wait for a gc that waits for a build.
+        let store = self.full(self.dir.open_or_create(layout::STORE_LOCK))?;
+        file::lock(&store, LockKind::Shared)?;
+        if self.dir.look(format!("{}/{image}", layout::IMAGES))?.is_none() {
+            return Err(Error::NoImage(image.to_string()));
+        }
+        let lease = self.full(self.dir.open_or_create(path))?;
+        file::lock(&lease, LockKind::Shared)?;
+        Ok(Lease { _lock: lease })
+    }
+
+    /// Deletes staging folders whose process is gone.
+    pub(super) fn sweep(&self) -> Result<()> {
+        sweep(&self.dir)?;
+        sweep(&self.dir.open_dir(layout::ROOTFS)?)
+    }
+}
+
+impl Drop for KeyLock<'_> {
+    fn drop(&mut self) {
+        // What stays behind if this fails is an empty promise that gc clears away.
+        _ = self.store.dir.unlink(&self.path);
+    }
+}
+
+/// Deletes the staging folders in `folder` whose lock is free. One whose boot was another has no process either, so its
+/// lock is free too.
+fn sweep(folder: &Dir) -> Result<()> {
+    for (name, _) in folder.list()? {
+        if !name.to_string_lossy().starts_with(layout::STAGING) {
+            continue;
+        }
+        let staging = match folder.open_dir(&name) {
+            Ok(staging) => staging,
+            // The draft of a `format`, or already swept.
+            Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if file::try_lock(&staging, LockKind::Exclusive)? {
+            folder.remove_all(&name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns who holds a key, in words, from the text of the lock file.
+fn holder(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    match text.trim_end().split_once(' ') {
+        Some((pid, what)) if pid.parse::<u32>().is_ok() => {
+            format!("process {pid}, which builds {}", what.escape_debug())
+        }
+        _ => "another process, which builds the same".into(),
+    }
+}
+
+/// Returns what tells this boot of the machine from others, as far as /proc is there.
+pub(super) fn boot_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| {
+        let text = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let id: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        if id.is_empty() { "unknown".into() } else { id }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_wait_are_told_for_whom() {
+        assert_eq!(
+            holder(b"4711 step 2, unpack a.tar\n"),
+            "process 4711, which builds step 2, unpack a.tar"
+        );
+        for text in ["", "x y\n", "4711", "\u{1b}[2J 1"] {
+            assert_eq!(
+                holder(text.as_bytes()),
+                "another process, which builds the same",
+                "{text:?}"
+            );
+        }
+    }
+}

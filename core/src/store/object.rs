@@ -1,0 +1,330 @@
+//! [`Stage`]: adds files to the store. What is staged becomes visible at [`Stage::commit`], whole, or never.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::io::Errno;
+
+use super::layout::{self, ObjectName, Owners};
+use super::{Error, Result, Store, exists};
+use crate::digest::{Digest, HashWriter, Hasher};
+use crate::entry::Content;
+use crate::meta::Meta;
+use crate::sys::SysError;
+use crate::sys::dir::Dir;
+use crate::sys::file::{self, LockKind};
+
+/// A file of up to so many bytes is hashed in memory, and not written where the store has it.
+const SMALL: usize = 1 << 20;
+/// What the one document of a stage is called.
+pub(super) const DOCUMENT: &str = "document";
+
+/// The folders of `objects`, opened when they are first needed.
+#[derive(Debug)]
+pub(super) struct Objects([OnceLock<Dir>; 256]);
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self([const { OnceLock::new() }; 256])
+    }
+}
+
+/// A folder of work that nobody else touches. Dropped without a commit, it goes with all that is in it; so it does, at
+/// the next build, when the process dies.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    store: &'a Store,
+    name: String,
+    dir: Dir,
+    next: AtomicU64,
+}
+
+impl Store {
+    /// Begins to add files.
+    pub fn stage(&self) -> Result<Stage<'_>> {
+        let (name, dir) = self.make_staging("")?;
+        Ok(Stage {
+            store: self,
+            name,
+            dir,
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// Begins to lay a tree out. Inside `rootfs`, because to move a folder to another parent takes write permission on
+    /// the folder itself, which the root of an image need not give.
+    pub(crate) fn stage_rootfs(&self) -> Result<RootfsStage<'_>> {
+        let (path, dir) = self.make_staging("rootfs/")?;
+        Ok(RootfsStage {
+            store: self,
+            path,
+            dir,
+        })
+    }
+
+    /// Makes a staging folder, locks it, and returns its path and itself.
+    fn make_staging(&self, prefix: &str) -> Result<(String, Dir)> {
+        loop {
+            let (boot, random) = (super::lock::boot_id(), file::random()?);
+            let path = format!("{prefix}{}{boot}-{random:016x}", layout::STAGING);
+            self.full(self.dir.make_dir(&path, 0o700))?;
+            let Some(dir) = super::none_if_missing(self.dir.open_dir(&path))? else {
+                continue;
+            };
+            // A sweep may have come between: then it has the lock, and the folder is as good as gone.
+            if file::try_lock(&dir, LockKind::Exclusive)? && self.dir.look(&path)?.is_some() {
+                // In a setgid folder files would get its group.
+                file::chmod(&dir, 0o700)?;
+                return Ok((path, dir));
+            }
+        }
+    }
+
+    /// Returns the folder of `objects` that holds `name`.
+    pub(crate) fn object_folder(&self, name: &ObjectName) -> Result<&Dir> {
+        let slot = &self.objects.0[usize::from(name.folder())];
+        if let Some(dir) = slot.get() {
+            return Ok(dir);
+        }
+        let path = format!("{}/{:02x}", layout::OBJECTS, name.folder());
+        let dir = match self.dir.open_dir(&path) {
+            Err(error) if error.errno == Errno::NOENT => {
+                self.full(exists(self.dir.make_dir(&path, 0o700)))?;
+                self.dir.open_dir(&path)?
+            }
+            opened => opened?,
+        };
+        Ok(slot.get_or_init(|| dir))
+    }
+
+    /// Whether the store has an object. One of another size than it must have is damaged.
+    fn has_object(&self, name: &ObjectName, size: u64) -> Result<bool> {
+        match self.object_folder(name)?.look(name.file())? {
+            None => Ok(false),
+            Some(found) if found.size == size => Ok(true),
+            Some(found) => Err(Error::Damaged {
+                path: self.object_path(name),
+                why: format!("it has {} bytes, and should have {size}", found.size),
+            }),
+        }
+    }
+
+    /// Returns where an object is.
+    pub(crate) fn object_path(&self, name: &ObjectName) -> std::path::PathBuf {
+        let folder = format!("{:02x}", name.folder());
+        self.path.join(layout::OBJECTS).join(folder).join(name.file())
+    }
+}
+
+impl Stage<'_> {
+    /// Adds a file with all that `body` gives and the metadata `meta`. May be called from several threads.
+    pub fn add_file(&self, body: &mut dyn Read, meta: &Meta) -> Result<Content> {
+        let mut start = Vec::new();
+        let limit = SMALL as u64 + 1;
+        body.take(limit).read_to_end(&mut start).map_err(Error::Body)?;
+        if start.len() > SMALL {
+            return self.add_large(start, body, meta);
+        }
+        let content = Content {
+            digest: Digest::of(&start),
+            size: start.len() as u64,
+        };
+        let name = ObjectName::new(&content.digest, meta, &self.store.format);
+        if self.store.has_object(&name, content.size)? {
+            return Ok(content);
+        }
+        match self.dir.create_file(name.as_str(), meta.mode & 0o777) {
+            // Staged a moment ago, perhaps by another thread that is still at it.
+            Err(error) if error.errno == Errno::EXIST => Ok(content),
+            opened => {
+                let file = self.store.full(opened)?;
+                self.store.full(file::write(&file, &start))?;
+                self.store.dress(&file, meta)?;
+                Ok(content)
+            }
+        }
+    }
+
+    /// Adds a file of which `start` was read already, piece by piece.
+    fn add_large(&self, start: Vec<u8>, body: &mut dyn Read, meta: &Meta) -> Result<Content> {
+        let draft = self.draft();
+        let file = self.store.full(self.dir.create_file(&draft, meta.mode & 0o777))?;
+        let mut hasher = Hasher::new();
+        let mut size = 0;
+        let mut piece = start;
+        while !piece.is_empty() {
+            hasher.update(&piece);
+            self.store.full(file::write(&file, &piece))?;
+            size += piece.len() as u64;
+            piece.clear();
+            body.take(SMALL as u64)
+                .read_to_end(&mut piece)
+                .map_err(Error::Body)?;
+        }
+        let digest = hasher.finish();
+        let name = ObjectName::new(&digest, meta, &self.store.format);
+        let known = self.store.has_object(&name, size)? || {
+            self.store.dress(&file, meta)?;
+            exists(self.dir.rename(&draft, &self.dir, name.as_str()))?.is_none()
+        };
+        if known {
+            self.dir.unlink(&draft)?;
+        }
+        Ok(Content { digest, size })
+    }
+
+    /// Begins to keep an archive as it arrives. Where `expected` is given, only bytes that hash to it are kept.
+    pub fn add_source(&self, expected: Option<Digest>) -> Result<SourceWriter<'_>> {
+        let draft = self.draft();
+        let file = self.store.full(self.dir.create_file(&draft, 0o600))?;
+        Ok(SourceWriter {
+            stage: self,
+            draft,
+            expected,
+            out: HashWriter::new(file),
+        })
+    }
+
+    /// Makes all that was added part of the store: it is on the disk before it has its name there.
+    pub fn commit(self) -> Result<()> {
+        let staged = self.dir.list()?;
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let store = self.store;
+        store.full(store.dir.sync_filesystem())?;
+        for (name, _) in staged {
+            self.place(&name)?;
+        }
+        store.full(store.dir.sync_filesystem())
+    }
+
+    /// Moves a staged file to where it belongs, if nothing is there.
+    fn place(&self, name: &OsString) -> Result<()> {
+        let store = self.store;
+        let text = name.to_str().unwrap_or_default();
+        let moved = if let Some(sha256) = text.strip_prefix(layout::STAGED_SOURCE) {
+            self.dir
+                .rename(text, &store.dir, format!("{}/{sha256}", layout::SOURCES))
+        } else if let Some(object) = ObjectName::parse(text, &store.format) {
+            self.dir
+                .rename(text, store.object_folder(&object)?, object.file())
+        } else {
+            // A draft that was given up.
+            return Ok(());
+        };
+        store.full(exists(moved)).map(drop)
+    }
+
+    /// Returns the folder.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Writes [`DOCUMENT`], to be renamed to where it belongs.
+    pub(super) fn write_document(&self, bytes: &[u8]) -> Result<(), SysError> {
+        let file = self.dir.create_file(DOCUMENT, 0o600)?;
+        file::write(&file, bytes)?;
+        file::sync(&file)
+    }
+
+    fn draft(&self) -> String {
+        format!("draft-{}", self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        // Should this fail, the next build's sweep does it.
+        _ = self.store.dir.remove_all(&self.name);
+    }
+}
+
+impl Store {
+    /// Gives an open file or folder its metadata. The owner first, because its change takes setuid bits and capabilities
+    /// off again (chown(2)).
+    pub(crate) fn dress(&self, file: &impl std::os::fd::AsFd, meta: &Meta) -> Result<()> {
+        let now = file::stat(file)?;
+        let mut mode = now.mode;
+        if self.format.owners != Owners::Single && (now.uid, now.gid) != (meta.uid, meta.gid) {
+            file::chown(file, meta.uid, meta.gid).map_err(|error| Error::no_such_id(error, meta))?;
+            mode &= 0o1777;
+        }
+        if mode != meta.mode || now.mode != meta.mode {
+            file::chmod(file, meta.mode)?;
+        }
+        for (name, value) in self.format.held(meta) {
+            self.full(file::set_xattr(file, name, value))?;
+        }
+        Ok(file::set_mtime(file, meta.mtime)?)
+    }
+}
+
+/// A rootfs folder on its way; dropped unfinished, it goes.
+#[derive(Debug)]
+pub(crate) struct RootfsStage<'a> {
+    store: &'a Store,
+    path: String,
+    dir: Dir,
+}
+
+impl RootfsStage<'_> {
+    /// Returns the folder.
+    pub(crate) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Gives the folder its final name, unless another was faster.
+    pub(crate) fn finish(self, tree: &Digest) -> Result<()> {
+        let dir = &self.store.dir;
+        self.store.full(dir.sync_filesystem())?;
+        let path = format!("{}/{tree}", layout::ROOTFS);
+        self.store
+            .full(exists(dir.rename(&self.path, dir, path)).map(drop))
+    }
+}
+
+impl Drop for RootfsStage<'_> {
+    fn drop(&mut self) {
+        // Its name is free once it has been renamed. Should this fail, the next build's sweep does it.
+        _ = self.store.dir.remove_all(&self.path);
+    }
+}
+
+/// An archive on its way into the store; hashed as it passes.
+#[derive(Debug)]
+pub struct SourceWriter<'a> {
+    stage: &'a Stage<'a>,
+    draft: String,
+    expected: Option<Digest>,
+    out: HashWriter<File>,
+}
+
+impl SourceWriter<'_> {
+    /// Returns digest and size of what was written. If it is what was expected it is kept, from the commit on.
+    pub fn finish(self) -> Result<(Digest, u64)> {
+        let (_, digest, size) = self.out.finish();
+        let dir = &self.stage.dir;
+        if self.expected.is_some_and(|expected| expected != digest) {
+            dir.unlink(&self.draft)?;
+        } else if exists(dir.rename(&self.draft, dir, format!("{}{digest}", layout::STAGED_SOURCE)))?
+            .is_none()
+        {
+            dir.unlink(&self.draft)?;
+        }
+        Ok((digest, size))
+    }
+}
+
+impl Write for SourceWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
