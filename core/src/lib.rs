@@ -43,6 +43,9 @@ pub mod tree;
 /// Tree and objects ↔ disk.
 pub mod store;
 
+/// An image as an archive or a folder outside of the store.
+pub mod export;
+
 /// The image's defaults plus what was asked. Pure.
 pub mod spec;
 
