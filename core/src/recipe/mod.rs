@@ -7,6 +7,15 @@ use std::ops::Range;
 use crate::digest::Digest;
 use crate::path::TreePath;
 
+pub mod mistake;
+pub mod parse;
+
+mod args;
+mod check;
+mod keys;
+mod raw;
+mod step;
+
 /// Everything a recipe says, with the values of its arguments put in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {

@@ -1,0 +1,189 @@
+//! Text → [`Recipe`]. What comes out is checked; what is wrong is told all together, each mistake with its place.
+
+use std::collections::BTreeMap;
+
+use toml::de::DeTable;
+
+use super::args::Args;
+use super::keys::{self, Key, TOP};
+use super::mistake::{Mistake, Mistakes};
+use super::raw::{Raw, Section, alternatives, quoted};
+use super::{Conf, Recipe, RunDefaults, check, step};
+
+/// Most name servers that a resolver asks (`MAXNS`, resolv.conf(5)).
+const MOST_NAMESERVERS: usize = 3;
+
+/// Reads the recipe in `text`. `given` holds arguments by name, in place of their defaults.
+///
+/// Pure: the paths and URLs that a recipe names are not looked at.
+pub fn parse(text: &str, given: &BTreeMap<String, String>) -> Result<Recipe, Mistakes> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(syntax(text, &errors));
+    }
+    let raw = Raw::new(text);
+    let recipe = read(&raw, document.get_ref(), given);
+    let mut mistakes = raw.into_mistakes();
+    match recipe {
+        Some(recipe) if mistakes.is_empty() => Ok(recipe),
+        _ => {
+            if mistakes.is_empty() {
+                // Cannot be: whoever gives up says why. Even so, a sentence is better than a panic.
+                mistakes.push(Mistake {
+                    span: 0..0,
+                    what: "this recipe cannot be read".to_owned(),
+                    expected: None,
+                    hint: None,
+                });
+            }
+            Err(Mistakes(mistakes))
+        }
+    }
+}
+
+/// Turns TOML's own errors into mistakes, the first of each line: those behind it mostly follow from it.
+fn syntax(text: &str, errors: &[toml::de::Error]) -> Mistakes {
+    let raw = Raw::new(text);
+    for error in errors {
+        // An error without a place is at the end of the text.
+        let span = error.span().unwrap_or(text.len()..text.len());
+        let message = error.message().trim().replace('\n', ", ");
+        let (what, expected) = match message.split_once(", expected ") {
+            Some((what, expected)) => (what.to_owned(), Some(expected.to_owned())),
+            None => (message, None),
+        };
+        raw.note(span, what, expected, None);
+    }
+    let mut mistakes = raw.into_mistakes();
+    let line = |mistake: &Mistake| super::mistake::Place::of(text, mistake.span.start).line;
+    mistakes.dedup_by_key(|mistake| line(mistake));
+    Mistakes(mistakes)
+}
+
+fn read<'r>(raw: &'r Raw<'r>, document: &'r DeTable<'r>, given: &BTreeMap<String, String>) -> Option<Recipe> {
+    let top = top(raw, document);
+    raw.set_args(args(raw, &top, given));
+    let description = top.optional("description", |value| value.literal(check::line));
+    let epoch = top.optional("epoch", |value| value.number());
+    let conf = top.optional("conf", |value| conf(&value.section("`[conf]`")?));
+    let run = top.optional("run", |value| run(&value.section("`[run]`")?));
+    let is_fine = raw.is_fine();
+    let steps = match document.get("step") {
+        Some(_) => top.required("step", |value| value.steps()),
+        // Only what is not there by another mistake, such as `[[steps]]`, is worth a mistake of its own.
+        None if is_fine => {
+            note_no_step(raw);
+            None
+        }
+        None => None,
+    };
+    let steps: Vec<_> = steps?
+        .into_iter()
+        .map(|(header, table)| step::step(raw, header, table))
+        .collect();
+    let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
+    step::note_users_twice(raw, &steps);
+    Some(Recipe {
+        description: description?,
+        epoch: epoch?,
+        steps,
+        conf: conf?.unwrap_or_default(),
+        run: run?.unwrap_or_default(),
+    })
+}
+
+/// The top of the document; `from` is no key yet, and has a message of its own.
+fn top<'r>(raw: &'r Raw<'r>, document: &'r DeTable<'r>) -> Section<'r> {
+    let keys: Vec<&'static Key> = TOP.iter().collect();
+    let from = document.keys().find(|key| key.get_ref() == "from");
+    if let Some(from) = from {
+        step::note_from(raw, from.span());
+    }
+    Section::new(raw, "a recipe", 0..0, document, keys)
+}
+
+fn note_no_step(raw: &Raw<'_>) {
+    raw.note(
+        0..0,
+        "the recipe has no steps",
+        Some("at least one `[[step]]`".to_owned()),
+        None,
+    );
+}
+
+/// The values of all arguments: what was given, else their defaults.
+fn args(raw: &Raw<'_>, top: &Section<'_>, given: &BTreeMap<String, String>) -> Args {
+    let mut args = top
+        .optional("args", |value| value.entries(check::argument, check::any))
+        .flatten()
+        .unwrap_or_default();
+    for (name, value) in given {
+        match args.get_mut(name) {
+            Some(known) => *known = Some(value.clone()),
+            None => note_unknown_arg(raw, name, &args),
+        }
+    }
+    args
+}
+
+fn note_unknown_arg(raw: &Raw<'_>, name: &str, args: &Args) {
+    let known: Vec<String> = args.keys().map(|name| format!("`{name}`")).collect();
+    let expected = match known.as_slice() {
+        [] => "none: the recipe has no `[args]`".to_owned(),
+        known => alternatives(known),
+    };
+    raw.note(
+        0..0,
+        format!("the recipe has no argument {}", quoted(name)),
+        Some(expected),
+        keys::meant(name, args.keys().map(String::as_str)).map(|meant| format!("did you mean `{meant}`?")),
+    );
+}
+
+fn conf(section: &Section<'_>) -> Option<Conf> {
+    let hostname = section.optional("hostname", |value| value.text(check::hostname));
+    let hosts = section.optional("hosts", |value| value.lists(check::address, check::host));
+    let nameservers = section.optional("nameservers", |value| {
+        let (raw, span) = (value.raw(), value.span());
+        let servers = value.set(check::address)?;
+        if servers.len() > MOST_NAMESERVERS {
+            let what = format!("{} name servers are more than a resolver asks", servers.len());
+            raw.note(span, what, Some("at most three".to_owned()), None);
+            return None;
+        }
+        Some(servers)
+    });
+    Some(Conf {
+        hostname: hostname?,
+        hosts: hosts?.unwrap_or_default(),
+        nameservers: nameservers?,
+    })
+}
+
+fn run(section: &Section<'_>) -> Option<RunDefaults> {
+    let command = section.optional("command", |value| {
+        let (raw, span) = (value.raw(), value.span());
+        let command = value.list(check::no_nul)?;
+        if command.first().is_some_and(String::is_empty) {
+            raw.note(
+                span,
+                "the first text of `command` is empty",
+                Some("a program".to_owned()),
+                None,
+            );
+            return None;
+        }
+        Some(command)
+    });
+    let env = section.optional("env", |value| value.texts(check::variable, check::no_nul));
+    let workdir = section.optional("workdir", |value| value.text(check::path_text));
+    let user = section.optional("user", |value| value.text(check::who));
+    let network = section.optional("network", |value| value.text(check::network));
+    Some(RunDefaults {
+        command: command?.unwrap_or_default(),
+        env: env?.unwrap_or_default(),
+        workdir: workdir?,
+        user: user?,
+        network: network?,
+    })
+}
