@@ -1,1 +1,241 @@
-//! Image + RunSpec → exit status.
+//! Image + RunSpec → exit status: looks up what the run needs, decides its mounts, and enters.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::mounts::Table;
+use crate::mounts::table::{Facts, table};
+use crate::net;
+use crate::process::idmap::Mapped;
+use crate::process::{self, Prepared, prepare};
+use crate::recipe::Network;
+use crate::rootfs::scratch::Scratch;
+use crate::rootfs::{self, Rootfs};
+use crate::spec::user::{Identity, Unknown};
+use crate::spec::{Extra, RunSpec};
+use crate::sys::SysError;
+use crate::sys::dir::{self, Dir};
+use crate::sys::namespace::Namespaces;
+use crate::sys::process::Ending;
+
+/// A run that did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The source of a volume is not there.
+    #[error("the volume's source `{}` does not exist", .source_path.display())]
+    MissingSource {
+        /// As written.
+        source_path: PathBuf,
+    },
+    /// The source of a volume cannot be looked at.
+    #[error("cannot use `{}` as a volume", .source_path.display())]
+    Source {
+        /// As written.
+        source_path: PathBuf,
+        /// Why.
+        #[source]
+        failed: io::Error,
+    },
+    /// The image does not know the user or the group.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    /// A file that says who is who cannot be read.
+    #[error("cannot read the image's `/{path}`")]
+    Accounts {
+        /// Which one.
+        path: &'static str,
+        /// Why.
+        #[source]
+        failed: io::Error,
+    },
+    /// The user namespace has no such user or group.
+    #[error("cannot run as {what} {id}: mk runs with {}", ids(*.single))]
+    NotMapped {
+        /// `user` or `group`.
+        what: &'static str,
+        /// The id.
+        id: u32,
+        /// Whether root is the only one there is.
+        single: bool,
+    },
+    /// The image's folders cannot be looked at.
+    #[error("cannot look at the image's files")]
+    Image(#[source] SysError),
+    /// The folder that the run's scratch is mounted on cannot be made.
+    #[error("cannot make the store's folder for writable layers")]
+    Scratch(#[source] io::Error),
+    /// The container was not started.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+}
+
+fn ids(single: bool) -> &'static str {
+    match single {
+        true => "a single id, root's: this user has no subordinate ids",
+        false => "the subordinate ids of this user, and that is not one of them",
+    }
+}
+
+impl Error {
+    /// Returns the exit code of `mk run` that tells of it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Process(error) => error.exit_code(),
+            _ => process::exit::MK_FAILED,
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended(pub Ending);
+
+impl Ended {
+    /// Returns the exit code that a shell would show for it.
+    pub fn exit_code(self) -> u8 {
+        process::exit::code(self.0)
+    }
+}
+
+/// A run decided on, and nothing done yet. Its `Display` is what `mk run --dry-run` prints.
+#[derive(Debug)]
+pub struct Plan {
+    /// Namespaces of the container's own.
+    pub namespaces: Namespaces,
+    /// What is mounted.
+    pub table: Table,
+    /// Who runs the command.
+    pub identity: Identity,
+    set_groups: bool,
+    scratch: Scratch,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "namespaces {}", self.namespaces)?;
+        write!(f, "{}", self.table)
+    }
+}
+
+/// Decides how `spec` is run on `rootfs`; this process must be root of its user namespace.
+pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
+    let mapped = Mapped::look().map_err(Error::Image)?;
+    let tree = rootfs.tree_path();
+    let identity = identity(&tree, spec, &mapped)?;
+    let own_conf = own_conf(spec);
+    let facts = Facts {
+        in_user_namespace: !mapped.first,
+        has_terminal_group: mapped.has_gid(5),
+        own_conf: own_conf.is_some(),
+        sources: sources(spec)?,
+    };
+    let mut scratch = Scratch::for_tree(&tree, own_conf).map_err(Error::Image)?;
+    scratch.keep_owners(|uid, gid| mapped.has_uid(uid) && mapped.has_gid(gid));
+    Ok(Plan {
+        namespaces: prepare::namespaces(spec.network),
+        table: table(rootfs, spec, &facts),
+        identity,
+        set_groups: mapped.has_groups(),
+        scratch,
+    })
+}
+
+/// Runs `spec` on `rootfs` and waits for its end; this process must be root of its user namespace, with one thread.
+pub fn run(rootfs: Rootfs, spec: &RunSpec) -> Result<Ended, Error> {
+    let plan = plan(&rootfs, spec)?;
+    carry_out(rootfs, spec, plan)
+}
+
+/// Carries `plan` out, which was made of the same `rootfs` and `spec`.
+pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, plan: Plan) -> Result<Ended, Error> {
+    make_scratch_folder(&rootfs.store).map_err(Error::Scratch)?;
+    let ready = Prepared::new(
+        rootfs,
+        spec,
+        plan.table,
+        plan.scratch,
+        &plan.identity,
+        plan.set_groups,
+    )?;
+    let child = process::spawn(ready)?;
+    Ok(Ended(child.wait()?))
+}
+
+fn make_scratch_folder(store: &Path) -> io::Result<()> {
+    match fs_err::create_dir(rootfs::scratch_path(store)) {
+        Err(refused) if refused.kind() != io::ErrorKind::AlreadyExists => Err(refused),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the files of `/etc` that differ from those that the store keeps, where some do.
+fn own_conf(spec: &RunSpec) -> Option<Vec<(&'static str, String)>> {
+    // Without name servers of the image's own, a run on the host's network asks whom the host asks.
+    let host_resolv = match (spec.network, &spec.conf.nameservers) {
+        (Network::Host, None) => fs_err::read_to_string("/etc/resolv.conf").ok(),
+        _ => None,
+    };
+    if !spec.renamed && host_resolv.is_none() {
+        return None;
+    }
+    Some(vec![
+        ("hostname", net::hostname_text(&spec.hostname)),
+        ("hosts", net::hosts_text(&spec.conf, &spec.hostname)),
+        (
+            "resolv.conf",
+            host_resolv.unwrap_or_else(|| net::resolv_text(&spec.conf)),
+        ),
+    ])
+}
+
+/// Looks at the sources of the volumes: where they are, seen from the root, and whether they are folders.
+fn sources(spec: &RunSpec) -> Result<Vec<(PathBuf, bool)>, Error> {
+    let volumes = spec.mounts.iter().filter_map(|extra| match extra {
+        Extra::Volume(volume) => Some(&volume.source),
+        Extra::Tmpfs(_) => None,
+    });
+    let look = |source: &PathBuf| {
+        let folder = fs_err::metadata(source)?.is_dir();
+        Ok((std::path::absolute(source)?, folder))
+    };
+    volumes
+        .map(|source| {
+            look(source).map_err(|failed: io::Error| match failed.kind() {
+                io::ErrorKind::NotFound => Error::MissingSource {
+                    source_path: source.clone(),
+                },
+                _ => Error::Source {
+                    source_path: source.clone(),
+                    failed,
+                },
+            })
+        })
+        .collect()
+}
+
+/// The most that a file which says who is who may hold, in bytes.
+const MOST_ACCOUNTS: u64 = 1 << 20;
+
+fn identity(tree: &Path, spec: &RunSpec, mapped: &Mapped) -> Result<Identity, Error> {
+    let folder = Dir::open(tree).map_err(Error::Image)?;
+    let read = |path: &'static str| match dir::read_text(&folder, path, MOST_ACCOUNTS) {
+        Ok(bytes) => Ok(bytes),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(failed) => Err(Error::Accounts { path, failed }),
+    };
+    let mut identity = spec.user.resolve(&read("etc/passwd")?, &read("etc/group")?)?;
+    let refuse = |what, id| Error::NotMapped {
+        what,
+        id,
+        single: !mapped.has_groups(),
+    };
+    if !mapped.has_uid(identity.uid) {
+        return Err(refuse("user", identity.uid));
+    }
+    if !mapped.has_gid(identity.gid) {
+        return Err(refuse("group", identity.gid));
+    }
+    identity.groups.retain(|&gid| mapped.has_gid(gid));
+    Ok(identity)
+}

@@ -1,1 +1,559 @@
-//! Image defaults + what was asked. Pure.
+//! [`RunSpec`]: what a run is to be, made of the image's defaults and what was asked. Pure: nothing is looked up here.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::path::{TreePath, shown};
+use crate::recipe::{Conf, Network, RunDefaults};
+
+/// Users and groups, as asked for and as the image's files name them.
+pub mod user;
+
+use user::UserName;
+
+/// The host name where neither the image nor the command line gives one.
+pub const DEFAULT_HOST_NAME: &str = "mk";
+/// Where programs are looked for, where neither the image nor the command line says.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How long a program may take to end after it was asked to, before it is killed; only with `--as-pid1`.
+pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the command line asked for; each overrides what the image says.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// Program and arguments; empty: the image's.
+    pub command: Vec<OsString>,
+    /// `NAME=value`; of two with one name, the later counts.
+    pub env: Vec<OsString>,
+    /// What the caller's terminal is (`TERM`), where standard input is one.
+    pub term: Option<OsString>,
+    /// Host name.
+    pub hostname: Option<String>,
+    /// Working directory, absolute.
+    pub workdir: Option<OsString>,
+    /// `name`, `uid`, `name:group` or `uid:gid`.
+    pub user: Option<String>,
+    /// The kind of network.
+    pub network: Option<Network>,
+    /// Whether nothing may be written but to volumes and tmpfs.
+    pub read_only: bool,
+    /// Whether the program itself is process 1, without a reaper above it.
+    pub as_pid1: bool,
+    /// Volumes and tmpfs, in the order in which they were asked for.
+    pub mounts: Vec<Extra>,
+    /// How long a program may take to end after it was asked to; left out: ten seconds.
+    pub stop_timeout: Option<Duration>,
+}
+
+/// A mount that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extra {
+    /// A file or folder of the host.
+    Volume(Volume),
+    /// An empty folder in memory.
+    Tmpfs(Tmpfs),
+}
+
+impl Extra {
+    /// Returns where in the image it goes.
+    pub fn target(&self) -> &TreePath {
+        match self {
+            Self::Volume(volume) => &volume.target,
+            Self::Tmpfs(tmpfs) => &tmpfs.target,
+        }
+    }
+}
+
+/// A file or folder of the host in the container: `-v SOURCE:TARGET[:ro]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Which one, as written: absolute, or seen from the caller's working directory.
+    pub source: PathBuf,
+    /// Where in the image; never its root.
+    pub target: TreePath,
+    /// Whether nothing may be written there.
+    pub read_only: bool,
+}
+
+/// An empty folder in memory: `--tmpfs TARGET[:size=…,mode=…]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// Where in the image; never its root.
+    pub target: TreePath,
+    /// How many bytes it can hold; `None`: half of the machine's memory.
+    pub size: Option<u64>,
+    /// Permission bits of the folder (01777 unless given).
+    pub mode: u16,
+}
+
+/// What cannot be run as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// `-v` with something else than `SOURCE:TARGET[:ro]`.
+    #[error("`{text}` is not a volume: {why}, expected `SOURCE:TARGET` or `SOURCE:TARGET:ro`")]
+    Volume {
+        /// As written.
+        text: String,
+        /// What is wrong with it, as a fragment.
+        why: String,
+    },
+    /// `--tmpfs` with something else than `TARGET[:size=…,mode=…]`.
+    #[error("`{text}` is not a tmpfs: {why}, expected `TARGET` or `TARGET:size=64m,mode=0755`")]
+    Tmpfs {
+        /// As written.
+        text: String,
+        /// What is wrong with it, as a fragment.
+        why: String,
+    },
+    /// Two mounts at one place.
+    #[error("two mounts have the same target `{target}`")]
+    SameTarget {
+        /// Where.
+        target: TreePath,
+    },
+    /// `-e` with something else than `NAME=value`.
+    #[error("`{text}` is not an environment entry: expected `NAME=value`")]
+    Env {
+        /// As written.
+        text: String,
+    },
+    /// A host name that is none.
+    #[error(
+        "`{name}` is not a host name: expected 1 to 64 letters, digits, dots and hyphens, no hyphen at either end"
+    )]
+    HostName {
+        /// As written.
+        name: String,
+    },
+    /// A working directory that is not absolute.
+    #[error("`{path}` is not a working directory: expected an absolute path")]
+    Workdir {
+        /// As written.
+        path: String,
+    },
+    /// A user or group that is neither a name nor a number.
+    #[error(transparent)]
+    User(#[from] user::BadUser),
+    /// Text that cannot reach a program.
+    #[error("{what} holds a NUL byte: `{text}`")]
+    Nul {
+        /// What it is, such as `an argument`.
+        what: &'static str,
+        /// The text.
+        text: String,
+    },
+}
+
+impl Volume {
+    /// Reads `SOURCE:TARGET`, `SOURCE:TARGET:ro` or `SOURCE:TARGET:rw`.
+    pub fn parse(text: &OsStr) -> Result<Self, Error> {
+        let refuse = |why: String| Error::Volume {
+            text: shown(text.as_bytes()),
+            why,
+        };
+        let parts: Vec<&[u8]> = text.as_bytes().split(|&byte| byte == b':').collect();
+        let (source, target, read_only) = match parts[..] {
+            [source, target] | [source, target, b"rw"] => (source, target, false),
+            [source, target, b"ro"] => (source, target, true),
+            [_] => return Err(refuse("it names no target".into())),
+            [_, _, option] => return Err(refuse(format!("`{}` is neither `ro` nor `rw`", shown(option)))),
+            _ => return Err(refuse("it has more than two colons".into())),
+        };
+        if source.is_empty() {
+            return Err(refuse("its source is empty".into()));
+        }
+        Ok(Self {
+            source: PathBuf::from(OsStr::from_bytes(source)),
+            target: target_path(target).map_err(refuse)?,
+            read_only,
+        })
+    }
+}
+
+impl Tmpfs {
+    /// Reads `TARGET` or `TARGET:size=BYTES,mode=OCTAL`; sizes may end in `k`, `m` or `g`.
+    pub fn parse(text: &OsStr) -> Result<Self, Error> {
+        let refuse = |why: String| Error::Tmpfs {
+            text: shown(text.as_bytes()),
+            why,
+        };
+        let bytes = text.as_bytes();
+        let cut = bytes.iter().position(|&byte| byte == b':').unwrap_or(bytes.len());
+        let options = shown(bytes.get(cut + 1..).unwrap_or_default());
+        let mut tmpfs = Self {
+            target: target_path(&bytes[..cut]).map_err(refuse)?,
+            size: None,
+            mode: 0o1777,
+        };
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            match option.split_once('=') {
+                Some(("size", size)) => {
+                    let bytes = parse_size(size).ok_or_else(|| refuse(format!("`{size}` is not a size")))?;
+                    tmpfs.size = Some(bytes);
+                }
+                Some(("mode", mode)) => {
+                    tmpfs.mode = u16::from_str_radix(mode, 8)
+                        .ok()
+                        .filter(|bits| *bits <= 0o7777 && !mode.starts_with('+'))
+                        .ok_or_else(|| refuse(format!("`{mode}` is not an octal mode")))?;
+                }
+                _ => return Err(refuse(format!("`{option}` is neither `size=` nor `mode=`"))),
+            }
+        }
+        Ok(tmpfs)
+    }
+}
+
+/// Reads a place in the image: absolute, not the root itself.
+fn target_path(bytes: &[u8]) -> Result<TreePath, String> {
+    if !bytes.starts_with(b"/") {
+        return Err(format!("its target `{}` is not an absolute path", shown(bytes)));
+    }
+    let path = TreePath::normalise(bytes).map_err(|bad| bad.to_string())?;
+    if path.is_root() {
+        return Err("its target is the root of the image".into());
+    }
+    Ok(path)
+}
+
+/// Reads a number of bytes: digits, and `k`, `m` or `g` for powers of 1024. Nothing is less than one page.
+fn parse_size(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'k' | b'K' => (&text[..text.len() - 1], 10),
+        b'm' | b'M' => (&text[..text.len() - 1], 20),
+        b'g' | b'G' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    // A tmpfs of no bytes would be one without a limit (tmpfs(5)).
+    digits
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1 << shift)
+        .filter(|size| *size > 0)
+}
+
+/// What a run is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSpec {
+    /// Program and arguments; at least one.
+    pub command: Vec<OsString>,
+    /// Environment by name, without `HOME` where only the image's passwd knows it.
+    pub env: BTreeMap<OsString, OsString>,
+    /// Host name.
+    pub hostname: String,
+    /// What the image says of its three files in `/etc`.
+    pub conf: Conf,
+    /// Whether `/etc/hosts` and `/etc/hostname` differ from those that the store keeps.
+    pub renamed: bool,
+    /// Working directory.
+    pub workdir: OsString,
+    /// Who runs it.
+    pub user: UserName,
+    /// The kind of network.
+    pub network: Network,
+    /// Whether nothing may be written but to volumes and tmpfs.
+    pub read_only: bool,
+    /// Whether the program itself is process 1.
+    pub as_pid1: bool,
+    /// Volumes and tmpfs; one that lies below another comes after it.
+    pub mounts: Vec<Extra>,
+    /// How long a program at process 1 may take to end after it was asked to.
+    pub stop_timeout: Duration,
+}
+
+impl RunSpec {
+    /// Returns the run that `asked` asks for, of an image with these `defaults` and this `conf`.
+    pub fn new(defaults: &RunDefaults, conf: &Conf, asked: Asked) -> Result<Self, Error> {
+        let image_name = conf.hostname.as_deref().unwrap_or(DEFAULT_HOST_NAME);
+        let hostname = match asked.hostname {
+            Some(name) => check_host_name(name)?,
+            None => image_name.to_owned(),
+        };
+        let user = asked.user.as_deref().or(defaults.user.as_deref()).unwrap_or("0");
+        Ok(Self {
+            command: command(defaults, asked.command)?,
+            env: environment(defaults, &hostname, asked.term, asked.env)?,
+            renamed: hostname != image_name,
+            hostname,
+            conf: conf.clone(),
+            workdir: workdir(asked.workdir, defaults)?,
+            user: UserName::parse(user)?,
+            network: asked.network.or(defaults.network).unwrap_or_default(),
+            read_only: asked.read_only,
+            as_pid1: asked.as_pid1,
+            mounts: in_order(asked.mounts)?,
+            stop_timeout: asked.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
+        })
+    }
+}
+
+fn command(defaults: &RunDefaults, asked: Vec<OsString>) -> Result<Vec<OsString>, Error> {
+    let mut command = asked;
+    if command.is_empty() {
+        command = defaults.command.iter().map(OsString::from).collect();
+    }
+    if command.is_empty() {
+        command = vec!["/bin/sh".into()];
+    }
+    for text in &command {
+        no_nul("an argument", text)?;
+    }
+    Ok(command)
+}
+
+fn workdir(asked: Option<OsString>, defaults: &RunDefaults) -> Result<OsString, Error> {
+    let path = asked.unwrap_or_else(|| defaults.workdir.as_deref().unwrap_or("/").into());
+    if !path.as_bytes().starts_with(b"/") {
+        return Err(Error::Workdir {
+            path: shown(path.as_bytes()),
+        });
+    }
+    no_nul("the working directory", &path)?;
+    Ok(path)
+}
+
+fn no_nul(what: &'static str, text: &OsStr) -> Result<(), Error> {
+    match text.as_bytes().contains(&0) {
+        true => Err(Error::Nul {
+            what,
+            text: shown(text.as_bytes()),
+        }),
+        false => Ok(()),
+    }
+}
+
+/// Nothing of the caller's environment is in it: the image's, the few that a program may count on, what was asked.
+fn environment(
+    defaults: &RunDefaults,
+    hostname: &str,
+    term: Option<OsString>,
+    asked: Vec<OsString>,
+) -> Result<BTreeMap<OsString, OsString>, Error> {
+    let mut env: BTreeMap<OsString, OsString> = BTreeMap::new();
+    env.insert("PATH".into(), DEFAULT_PATH.into());
+    env.insert("HOSTNAME".into(), hostname.into());
+    if let Some(term) = term {
+        env.insert("TERM".into(), term);
+    }
+    env.extend(
+        defaults
+            .env
+            .iter()
+            .map(|(name, value)| (name.into(), value.into())),
+    );
+    for entry in asked {
+        let bytes = entry.as_bytes();
+        let cut = bytes.iter().position(|&byte| byte == b'=').filter(|&cut| cut > 0);
+        let Some(cut) = cut else {
+            return Err(Error::Env { text: shown(bytes) });
+        };
+        env.insert(
+            OsString::from_vec(bytes[..cut].to_vec()),
+            OsString::from_vec(bytes[cut + 1..].to_vec()),
+        );
+    }
+    for (name, value) in &env {
+        no_nul("an environment name", name)?;
+        no_nul("an environment entry", value)?;
+    }
+    Ok(env)
+}
+
+/// What lies above comes first, whatever the order asked: `-v a:/x/y -v b:/x` would otherwise hide `a`.
+fn in_order(mut mounts: Vec<Extra>) -> Result<Vec<Extra>, Error> {
+    mounts.sort_by_key(|extra| extra.target().names().count());
+    let mut targets: Vec<&TreePath> = mounts.iter().map(Extra::target).collect();
+    targets.sort();
+    if let Some(pair) = targets.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::SameTarget {
+            target: pair[0].clone(),
+        });
+    }
+    Ok(mounts)
+}
+
+/// Accepts what hostname(7) allows; the kernel takes at most 64 bytes.
+fn check_host_name(name: String) -> Result<String, Error> {
+    let letters = name
+        .bytes()
+        .all(|letter| letter.is_ascii_alphanumeric() || letter == b'-' || letter == b'.');
+    let edges = name.starts_with(['-', '.']) || name.ends_with(['-', '.']);
+    if name.is_empty() || name.len() > 64 || !letters || edges {
+        return Err(Error::HostName {
+            name: shown(name.as_bytes()),
+        });
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(asked: Asked) -> Result<RunSpec, Error> {
+        let defaults = RunDefaults {
+            command: vec!["/bin/serve".into()],
+            env: BTreeMap::from([("LANG".into(), "C".into())]),
+            workdir: Some("/srv".into()),
+            user: Some("app".into()),
+            network: Some(Network::Host),
+        };
+        let conf = Conf {
+            hostname: Some("box".into()),
+            ..Conf::default()
+        };
+        RunSpec::new(&defaults, &conf, asked)
+    }
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text).unwrap()
+    }
+
+    #[test]
+    fn an_empty_recipe_runs_a_shell_as_root_in_the_root() {
+        let spec = RunSpec::new(&RunDefaults::default(), &Conf::default(), Asked::default()).unwrap();
+        assert_eq!(spec.command, ["/bin/sh"]);
+        assert_eq!((spec.hostname.as_str(), spec.renamed), ("mk", false));
+        assert_eq!(spec.workdir, "/");
+        assert_eq!(spec.network, Network::None);
+        let env: Vec<_> = spec.env.keys().map(|name| name.to_str().unwrap()).collect();
+        assert_eq!(env, ["HOSTNAME", "PATH"]);
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_image() {
+        let defaults = spec(Asked::default()).unwrap();
+        assert_eq!(defaults.command, ["/bin/serve"]);
+        assert_eq!(defaults.network, Network::Host);
+        let asked = Asked {
+            command: vec!["ls".into()],
+            env: vec!["LANG=de".into(), "EMPTY=".into(), "URL=a=b".into()],
+            hostname: Some("other".into()),
+            workdir: Some("/tmp".into()),
+            network: Some(Network::None),
+            ..Asked::default()
+        };
+        let spec = spec(asked).unwrap();
+        assert_eq!(spec.command, ["ls"]);
+        assert!(spec.renamed);
+        assert_eq!(spec.env[OsStr::new("LANG")], "de");
+        assert_eq!(spec.env[OsStr::new("EMPTY")], "");
+        assert_eq!(spec.env[OsStr::new("URL")], "a=b");
+        assert_eq!(spec.env[OsStr::new("HOSTNAME")], "other");
+        assert_eq!(spec.network, Network::None);
+    }
+
+    #[test]
+    fn an_entry_without_a_value_is_no_import_from_the_host() {
+        for entry in ["HOME", "=x", ""] {
+            let asked = Asked {
+                env: vec![entry.into()],
+                ..Asked::default()
+            };
+            assert!(
+                matches!(spec(asked), Err(Error::Env { .. })),
+                "{entry:?} was accepted"
+            );
+        }
+    }
+
+    #[test]
+    fn volumes_are_read_strictly() {
+        let volume = Volume::parse(OsStr::new("./a:/mnt/:ro")).unwrap();
+        assert_eq!(
+            volume,
+            Volume {
+                source: "./a".into(),
+                target: path("mnt"),
+                read_only: true
+            }
+        );
+        for text in [
+            "/a",
+            "/a:",
+            ":/b",
+            "/a:b",
+            "/a:/",
+            "/a:/../b",
+            "/a:/b:rx",
+            "/a:/b:ro:z",
+            "",
+        ] {
+            assert!(Volume::parse(OsStr::new(text)).is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_tmpfs_has_a_size_and_a_mode() {
+        let tmpfs = Tmpfs::parse(OsStr::new("/cache:size=64m,mode=0700")).unwrap();
+        assert_eq!((tmpfs.size, tmpfs.mode), (Some(64 << 20), 0o700));
+        let plain = Tmpfs::parse(OsStr::new("/cache")).unwrap();
+        assert_eq!((plain.size, plain.mode), (None, 0o1777));
+        for text in [
+            "cache",
+            "/",
+            "/c:size=",
+            "/c:size=0",
+            "/c:size=-1",
+            "/c:mode=9",
+            "/c:mode=+7",
+            "/c:x=1",
+        ] {
+            assert!(Tmpfs::parse(OsStr::new(text)).is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn what_lies_above_is_mounted_first() {
+        let volume = |text: &str| Extra::Volume(Volume::parse(OsStr::new(text)).unwrap());
+        let asked = Asked {
+            mounts: vec![volume("/b:/x/y"), volume("/c:/z"), volume("/a:/x")],
+            ..Asked::default()
+        };
+        let targets: Vec<_> = spec(asked)
+            .unwrap()
+            .mounts
+            .iter()
+            .map(|m| m.target().to_string())
+            .collect();
+        assert_eq!(targets, ["/z", "/x", "/x/y"]);
+        let twice = Asked {
+            mounts: vec![volume("/a:/x"), volume("/b:/x/")],
+            ..Asked::default()
+        };
+        assert_eq!(spec(twice), Err(Error::SameTarget { target: path("x") }));
+    }
+
+    #[test]
+    fn host_names_that_are_none_are_refused() {
+        let long = "a".repeat(65);
+        for name in ["", "-a", "a-", "a b", "a\nb", "ä", &long, ".a"] {
+            let asked = Asked {
+                hostname: Some(name.into()),
+                ..Asked::default()
+            };
+            assert!(
+                matches!(spec(asked), Err(Error::HostName { .. })),
+                "{name:?} was accepted"
+            );
+        }
+    }
+
+    #[test]
+    fn a_working_directory_is_absolute() {
+        let asked = Asked {
+            workdir: Some("srv".into()),
+            ..Asked::default()
+        };
+        assert_eq!(
+            spec(asked).unwrap_err().to_string(),
+            "`srv` is not a working directory: expected an absolute path"
+        );
+    }
+}

@@ -1,5 +1,42 @@
 //! Image in the store → a folder ready to be entered.
+//!
+//! [`Rootfs`] is the hand-over from the store to a run: read-only folders, one above the other, which stay as they are
+//! for as long as its lease is held.
 
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Tree → folder.
 pub mod checkout;
+/// The writable layer on top.
+pub mod scratch;
 
 pub use checkout::checkout;
+
+/// An image as folders of the store.
+#[derive(Debug)]
+pub struct Rootfs {
+    /// The folder of the store, absolute or seen from the working directory.
+    pub store: PathBuf,
+    /// The tree as a folder, relative to the store: `rootfs/<digest>`.
+    pub tree: PathBuf,
+    /// The folder that holds `etc/hosts`, `etc/hostname` and `etc/resolv.conf`, relative to the store: `conf/<digest>`.
+    pub conf: PathBuf,
+    /// What keeps the folders from being collected: a shared file lock. The container holds it too.
+    pub lease: Option<OwnedFd>,
+}
+
+impl Rootfs {
+    /// Returns the tree's folder as the caller sees it.
+    pub fn tree_path(&self) -> PathBuf {
+        self.store.join(&self.tree)
+    }
+}
+
+/// An empty folder of the store, relative to it: each run mounts its scratch there, seen by nobody else.
+pub const SCRATCH: &str = "scratch";
+
+/// Returns where the scratch of a run of this `store` is mounted.
+pub fn scratch_path(store: &Path) -> PathBuf {
+    store.join(SCRATCH)
+}

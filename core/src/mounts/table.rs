@@ -1,0 +1,291 @@
+//! Decides what a run mounts, in which order. Pure: what must be looked up first comes in as [`Facts`].
+
+use std::path::PathBuf;
+
+use super::{Mount, Table, What};
+use crate::path::TreePath;
+use crate::recipe::Network;
+use crate::rootfs::{Rootfs, SCRATCH};
+use crate::spec::{Extra, RunSpec, Tmpfs, Volume};
+use crate::sys::mount::Attr;
+
+/// What the machine and the caller bring along.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Whether the caller is in a user namespace other than the machine's first.
+    pub in_user_namespace: bool,
+    /// Whether the group that owns terminals (5) exists in it.
+    pub has_terminal_group: bool,
+    /// Whether the run has its own three files of `/etc` in its scratch.
+    pub own_conf: bool,
+    /// For each volume of the run, in order: its absolute source, and whether that is a folder.
+    pub sources: Vec<(PathBuf, bool)>,
+}
+
+/// The group that owns terminals, by a convention older than Linux distributions.
+const TERMINAL_GROUP: u32 = 5;
+
+/// What tells of, or reaches, the machine outside of the container, where a namespace does not hold it back.
+/// The flag says whether it is a folder.
+const HIDDEN: [(&str, bool); 12] = [
+    ("proc/acpi", true),
+    ("proc/asound", true),
+    ("proc/kcore", false),
+    ("proc/keys", false),
+    ("proc/latency_stats", false),
+    ("proc/sched_debug", false),
+    ("proc/scsi", true),
+    ("proc/timer_list", false),
+    ("proc/timer_stats", false),
+    ("proc/interrupts", false),
+    ("sys/devices/virtual/powercap", true),
+    ("sys/firmware", true),
+];
+
+/// What root of the machine could change it through.
+const FROZEN: [&str; 5] = [
+    "proc/bus",
+    "proc/fs",
+    "proc/irq",
+    "proc/sys",
+    "proc/sysrq-trigger",
+];
+
+/// Returns what a run of `rootfs` mounts.
+pub fn table(rootfs: &Rootfs, spec: &RunSpec, facts: &Facts) -> Table {
+    let conf = match facts.own_conf {
+        true => PathBuf::from(SCRATCH).join("conf"),
+        false => rootfs.conf.clone(),
+    };
+    let mut mounts = kernel(spec, facts);
+    mounts.extend(memory(spec));
+    mounts.extend(
+        HIDDEN
+            .iter()
+            .map(|&(path, folder)| fixed(path, What::Hidden { folder }, Attr::default())),
+    );
+    mounts.extend(FROZEN.iter().map(|path| fixed(path, What::Frozen, READ_ONLY)));
+    mounts.extend(asked(spec, facts));
+    Table {
+        lowers: vec![conf, rootfs.tree.clone()],
+        user_xattr: facts.in_user_namespace,
+        read_only: spec.read_only,
+        mounts,
+    }
+}
+
+const READ_ONLY: Attr = Attr {
+    read_only: true,
+    no_suid: false,
+    no_dev: false,
+    no_exec: false,
+};
+const DATA: Attr = Attr {
+    read_only: false,
+    no_suid: true,
+    no_dev: true,
+    no_exec: false,
+};
+const NO_PROGRAMS: Attr = Attr {
+    no_exec: true,
+    ..DATA
+};
+
+/// The filesystems that are views into the kernel.
+fn kernel(spec: &RunSpec, facts: &Facts) -> Vec<Mount> {
+    let host_sys = spec.network == Network::Host && facts.in_user_namespace;
+    let sys = if host_sys { What::HostSys } else { What::Sysfs };
+    let sys_attr = Attr {
+        read_only: true,
+        ..NO_PROGRAMS
+    };
+    let devices = What::Devices {
+        terminal_group: facts.has_terminal_group.then_some(TERMINAL_GROUP),
+    };
+    // The nodes in it are mounts of their own, so that this one may forbid nodes.
+    vec![
+        fixed("proc", What::Proc, NO_PROGRAMS),
+        fixed("sys", sys, sys_attr),
+        fixed("dev", devices, NO_PROGRAMS),
+    ]
+}
+
+/// `/tmp` and `/run`, unless something else was asked for at the same place.
+fn memory(spec: &RunSpec) -> impl Iterator<Item = Mount> {
+    [("tmp", 0o1777), ("run", 0o755)]
+        .into_iter()
+        .map(|(path, mode)| fixed(path, What::Tmpfs { size: None, mode }, DATA))
+        .filter(|mount| !spec.mounts.iter().any(|extra| *extra.target() == mount.target))
+}
+
+fn asked(spec: &RunSpec, facts: &Facts) -> Vec<Mount> {
+    let mut sources = facts.sources.iter();
+    spec.mounts
+        .iter()
+        .map(|extra| match extra {
+            Extra::Volume(volume) => {
+                let source = sources.next().cloned();
+                let (source, folder) = source.unwrap_or_else(|| (volume.source.clone(), true));
+                volume_mount(volume, source, folder)
+            }
+            Extra::Tmpfs(tmpfs) => tmpfs_mount(tmpfs),
+        })
+        .collect()
+}
+
+fn volume_mount(volume: &Volume, source: PathBuf, folder: bool) -> Mount {
+    Mount {
+        target: volume.target.clone(),
+        what: What::Bind { source, folder },
+        attr: Attr {
+            read_only: volume.read_only,
+            ..DATA
+        },
+    }
+}
+
+fn tmpfs_mount(tmpfs: &Tmpfs) -> Mount {
+    Mount {
+        target: tmpfs.target.clone(),
+        what: What::Tmpfs {
+            size: tmpfs.size,
+            mode: tmpfs.mode,
+        },
+        attr: DATA,
+    }
+}
+
+/// A mount at a place that is written in this file.
+fn fixed(path: &str, what: What, attr: Attr) -> Mount {
+    Mount {
+        target: TreePath::parse(path).unwrap_or_else(|_| TreePath::root()),
+        what,
+        attr,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+    use crate::recipe::{Conf, RunDefaults};
+    use crate::spec::Asked;
+
+    fn lines(asked: Asked, facts: Facts) -> Vec<String> {
+        let spec = RunSpec::new(&RunDefaults::default(), &Conf::default(), asked).unwrap();
+        let rootfs = Rootfs {
+            store: "/store".into(),
+            tree: "rootfs/aa".into(),
+            conf: "conf/bb".into(),
+            lease: None,
+        };
+        let text = table(&rootfs, &spec, &facts).to_string();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn volume(text: &str) -> Extra {
+        Extra::Volume(Volume::parse(OsStr::new(text)).unwrap())
+    }
+
+    #[test]
+    fn the_table_reads_as_it_is_made() {
+        let facts = Facts {
+            has_terminal_group: true,
+            ..Facts::default()
+        };
+        let expected = "\
+overlay conf/bb over rootfs/aa -> / (written to memory)
+proc -> /proc (nosuid, nodev, noexec)
+sysfs -> /sys (ro, nosuid, nodev, noexec)
+tmpfs -> /dev (nosuid, nodev, noexec, mode=0755)
+bind /dev/full -> /dev/full
+bind /dev/null -> /dev/null
+bind /dev/random -> /dev/random
+bind /dev/tty -> /dev/tty
+bind /dev/urandom -> /dev/urandom
+bind /dev/zero -> /dev/zero
+link /proc/self/fd -> /dev/fd
+link pts/ptmx -> /dev/ptmx
+link /proc/self/fd/2 -> /dev/stderr
+link /proc/self/fd/0 -> /dev/stdin
+link /proc/self/fd/1 -> /dev/stdout
+devpts -> /dev/pts (nosuid, noexec, mode=0620, ptmxmode=0666, gid=5)
+tmpfs -> /dev/shm (nosuid, nodev, noexec, mode=1777)
+mqueue -> /dev/mqueue (nosuid, nodev, noexec)
+tmpfs -> /tmp (nosuid, nodev, mode=1777)
+tmpfs -> /run (nosuid, nodev, mode=0755)";
+        let lines = lines(Asked::default(), facts);
+        assert_eq!(lines[..20].join("\n"), expected);
+        assert!(lines.contains(&"hide /proc/kcore".to_owned()));
+        assert!(lines.contains(&"freeze /proc/sys".to_owned()));
+        assert_eq!(lines.len(), 20 + HIDDEN.len() + FROZEN.len());
+    }
+
+    #[test]
+    fn what_was_asked_for_comes_last() {
+        let asked = Asked {
+            mounts: vec![volume("/a:/mnt:ro"), volume("f:/etc/f")],
+            ..Asked::default()
+        };
+        let facts = Facts {
+            sources: vec![("/a".into(), true), ("/here/f".into(), false)],
+            ..Facts::default()
+        };
+        let lines = lines(asked, facts);
+        assert_eq!(
+            lines[lines.len() - 2..],
+            [
+                "bind /a -> /mnt (ro, nosuid, nodev)",
+                "bind /here/f -> /etc/f (nosuid, nodev)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_mount_at_tmp_replaces_the_usual_one() {
+        let asked = Asked {
+            mounts: vec![Extra::Tmpfs(
+                Tmpfs::parse(OsStr::new("/tmp:size=1m,mode=0700")).unwrap(),
+            )],
+            ..Asked::default()
+        };
+        let lines = lines(asked, Facts::default());
+        let tmp: Vec<_> = lines.iter().filter(|line| line.contains("-> /tmp")).collect();
+        assert_eq!(tmp, ["tmpfs -> /tmp (nosuid, nodev, size=1048576, mode=0700)"]);
+    }
+
+    #[test]
+    fn a_user_namespace_on_the_host_network_sees_the_host_s_sys() {
+        let host = |in_user_namespace| {
+            let asked = Asked {
+                network: Some(Network::Host),
+                ..Asked::default()
+            };
+            let facts = Facts {
+                in_user_namespace,
+                ..Facts::default()
+            };
+            lines(asked, facts)[2].clone()
+        };
+        assert_eq!(host(true), "bind /sys -> /sys (ro, nosuid, nodev, noexec)");
+        assert_eq!(host(false), "sysfs -> /sys (ro, nosuid, nodev, noexec)");
+    }
+
+    #[test]
+    fn names_of_this_file_are_paths() {
+        let names = HIDDEN.iter().map(|(path, _)| *path).chain(FROZEN);
+        for name in names.chain(["proc", "sys", "dev", "tmp", "run"]) {
+            assert!(TreePath::parse(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn files_of_the_run_s_own_take_the_place_of_the_store_s() {
+        let facts = Facts {
+            own_conf: true,
+            ..Facts::default()
+        };
+        assert!(lines(Asked::default(), facts)[0].starts_with("overlay scratch/conf over rootfs/aa"));
+    }
+}

@@ -1,0 +1,144 @@
+//! The child, from clone to exec: a list of steps, one call each, with what must not be moved said beside it.
+//!
+//! Nothing in here allocates: all texts were made by `prepare`, and a failure goes back through a pipe as numbers and
+//! names that are part of the program.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::exit::{At, Fault, Report, Step};
+use super::init;
+use super::prepare::Prepared;
+use crate::mounts::apply::Note;
+use crate::rootfs::scratch;
+use crate::sys::namespace::{self, Namespaces, Side};
+use crate::sys::process;
+use crate::sys::signal::{self, SignalSet};
+use crate::sys::{Errno, SysError, mount, place};
+
+/// Becomes the container; tells the parent of the step that failed, where one does.
+///
+/// `tether` hangs up when mk ends; `report` is closed by a successful exec.
+pub(super) fn run(ready: &Prepared, tether: OwnedFd, report: OwnedFd) -> ! {
+    let mut note = Note::new();
+    let fault = match become_container(ready, &tether, &mut note) {
+        Ok(never) => match never {},
+        Err(fault) => fault,
+    };
+    let mut bytes = [0; Report::SIZE];
+    let length = Report::encode(&fault, &note, &mut bytes);
+    let _ = process::write(&report, &bytes[..length]);
+    process::exit_now(super::exit::MK_FAILED.into())
+}
+
+fn become_container(ready: &Prepared, mk: &OwnedFd, note: &mut Note) -> Result<Infallible, Fault> {
+    // Before anything else: if the parent is already gone, nobody will end us.
+    tether(mk).at(Step::Tether)?;
+    // The command at pid 1 may give up the tether (a change of user does); a reaper above it cannot.
+    if ready.as_pid1 {
+        split(ready, Namespaces::PID)?;
+    }
+    enter_root(ready, note)?;
+    *note = Note::new();
+    namespace::set_host_name(&ready.host_name).at(Step::HostName)?;
+    if ready.loopback {
+        namespace::loopback_up().at(Step::Loopback)?;
+    }
+    // While we still may go anywhere: a folder of root's may be where a user's command is to start.
+    place::go(&ready.workdir).at(Step::Workdir)?;
+    if !ready.as_pid1 {
+        split(ready, Namespaces::NOTHING)?;
+    }
+    give_up(ready)?;
+    execute(ready)
+}
+
+fn tether(mk: &OwnedFd) -> Result<(), SysError> {
+    process::die_with_parent()?;
+    // It may have ended before the call above; then the pipe that it alone holds open is closed.
+    if process::is_hung_up(mk.as_fd())? {
+        process::exit_now(super::exit::MK_FAILED.into());
+    }
+    // `^C` reaches us through mk, and must not reach us twice.
+    process::own_session()?;
+    // From now on there are, or will be, processes in the container: none may open our memory or our files.
+    process::hide_memory()
+}
+
+/// Goes on in a new process, and stays behind as its reaper.
+fn split(ready: &Prepared, namespaces: Namespaces) -> Result<(), Fault> {
+    match namespace::clone(namespaces).at(Step::Split)? {
+        Side::Parent { pid, .. } => init::stay_with(pid, ready.rootfs.lease.as_ref().map(AsFd::as_fd)),
+        Side::Child => Ok(()),
+    }
+}
+
+fn enter_root(ready: &Prepared, note: &mut Note) -> Result<(), Fault> {
+    place::set_umask(0);
+    mount::keep_to_ourselves().at(Step::Propagation)?;
+    // Short names: an option of a filesystem is at most 255 bytes long, and two layers are named in one.
+    place::go(&ready.store).at(Step::Store)?;
+    scratch::make(&ready.scratch).at(Step::Scratch)?;
+    let root = ready.mounts.make_root(note).at(Step::Root)?;
+    for index in 0..ready.mounts.len() {
+        ready
+            .mounts
+            .make(index, root.as_fd(), note)
+            .at_index(Step::Mount, index)?;
+    }
+    // After the last place was made in it.
+    ready.mounts.finish(root.as_fd()).at(Step::ReadOnly)?;
+    mount::enter_root(root.as_fd()).at(Step::Enter)
+}
+
+/// Gives up what the steps before needed.
+fn give_up(ready: &Prepared) -> Result<(), Fault> {
+    if !ready.as_pid1 {
+        // Not the reaper's, so that a signal to the command's group does not reach the reaper.
+        process::own_session().at(Step::Tether)?;
+    }
+    place::set_umask(0o022);
+    // Needs a capability that the next calls take away.
+    process::bound_capabilities(ready.keep).at(Step::Privileges)?;
+    if let Some(groups) = &ready.groups {
+        process::set_groups(groups).at(Step::User)?;
+    }
+    process::become_user(ready.uid, ready.gid).at(Step::User)?;
+    let keep = if ready.uid == 0 {
+        ready.keep
+    } else {
+        process::CapabilitySet::empty()
+    };
+    process::set_capabilities(keep).at(Step::Privileges)?;
+    process::no_new_privileges().at(Step::Privileges)?;
+    process::keep_standard_files_only().at(Step::Standard)?;
+    signal::reset(ready.ignored).at(Step::Standard)?;
+    // The last: a signal that waited for us ends us as it would end the command.
+    signal::set_blocked(SignalSet::NONE).map(drop).at(Step::Standard)
+}
+
+/// Executes the first candidate that can be; the first that is there and cannot be is the one to tell of.
+fn execute(ready: &Prepared) -> Result<Infallible, Fault> {
+    let mut refused = None;
+    for (index, path) in ready.candidates.iter().enumerate() {
+        let errno = process::exec(path, &ready.arguments, &ready.environment);
+        let step = match errno {
+            Errno::NOENT if place::exists(path) => Step::Interpreter,
+            Errno::NOENT | Errno::NOTDIR => continue,
+            _ => Step::Exec,
+        };
+        refused = refused.or(Some((step, index, errno)));
+        if errno != Errno::ACCESS {
+            break;
+        }
+    }
+    let (step, index, errno) = refused.unwrap_or((Step::Exec, 0, Errno::NOENT));
+    Err(Fault {
+        step,
+        index: index as u32,
+        failed: SysError {
+            call: std::borrow::Cow::Borrowed("execve"),
+            errno,
+        },
+    })
+}

@@ -1,0 +1,94 @@
+//! The writable layer: a tmpfs that only the run sees, gone with it. [`Scratch`] is decided beforehand; [`make`] is
+//! called in the child, which stands in the store's folder, and does not allocate.
+//!
+//! ```text
+//! scratch/upper   what is written; dressed like the image's own root, whose place it takes
+//! scratch/work    overlayfs' own
+//! scratch/empty   what hides a folder
+//! scratch/conf    the three files of /etc, where this run's differ from the store's
+//! scratch/root    the container's root is mounted here
+//! ```
+
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use crate::sys::place::{self, Dress};
+use crate::sys::{SysError, mount};
+
+/// What the writable layer starts with.
+#[derive(Debug)]
+pub struct Scratch {
+    /// What the image's root folder is dressed in.
+    pub root: Dress,
+    /// The files of `/etc` that this run has of its own.
+    pub conf: Option<OwnConf>,
+}
+
+/// Files of `/etc` that the store does not keep.
+#[derive(Debug)]
+pub struct OwnConf {
+    /// What the image's `/etc` is dressed in.
+    pub etc: Dress,
+    /// Name below `conf/etc` and content of each.
+    pub files: Vec<(CString, Vec<u8>)>,
+}
+
+/// How a folder is dressed that an image does not have.
+const PLAIN: Dress = Dress {
+    mode: 0o755,
+    owner: None,
+    modified: (0, 0),
+};
+
+impl Scratch {
+    /// Returns the scratch of a run of `tree`, with these `files` (name in `/etc`, content) where it has its own.
+    pub fn for_tree(tree: &Path, files: Option<Vec<(&str, String)>>) -> Result<Self, SysError> {
+        Ok(Self {
+            root: place::dress_of(tree)?,
+            conf: files.map(|files| OwnConf {
+                etc: place::dress_of(&tree.join("etc")).unwrap_or(PLAIN),
+                files: files
+                    .into_iter()
+                    .filter_map(|(name, text)| {
+                        Some((CString::new(format!("conf/etc/{name}")).ok()?, text.into_bytes()))
+                    })
+                    .collect(),
+            }),
+        })
+    }
+
+    /// Takes away owners that the caller's user namespace cannot name: what they dress stays root's.
+    pub fn keep_owners(&mut self, named: impl Fn(u32, u32) -> bool) {
+        let conf = self.conf.as_mut().map(|conf| &mut conf.etc);
+        for dress in [Some(&mut self.root), conf].into_iter().flatten() {
+            dress.owner = dress.owner.filter(|&(uid, gid)| named(uid, gid));
+        }
+    }
+}
+
+/// Mounts the scratch in the store's folder, which is the working directory, and fills it.
+pub fn make(scratch: &Scratch) -> Result<(), SysError> {
+    let new = mount::NewFs::open(c"tmpfs")?;
+    new.set(c"mode", c"0700")?;
+    let top = mount::Attr {
+        no_dev: true,
+        ..mount::Attr::default()
+    };
+    let tree = new.mount(top)?;
+    mount::attach_here(tree.as_fd(), c"scratch")?;
+    let tree = tree.as_fd();
+    for folder in [c"upper", c"work", c"root"] {
+        place::make_folder(tree, folder, 0o755)?;
+    }
+    place::make_folder(tree, c"empty", 0o555)?;
+    if let Some(conf) = &scratch.conf {
+        place::make_folder(tree, c"conf", 0o755)?;
+        place::make_folder(tree, c"conf/etc", 0o755)?;
+        for (path, bytes) in &conf.files {
+            place::write_file(tree, path, 0o644, bytes)?;
+        }
+        place::put_on(tree, c"conf/etc", conf.etc)?;
+    }
+    place::put_on(tree, c"upper", scratch.root)
+}
