@@ -1,7 +1,9 @@
 //! Image + RunSpec → exit status: looks up what the run needs, decides its mounts, and enters.
 
+use std::ffi::CStr;
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use crate::mounts::Table;
@@ -14,10 +16,9 @@ use crate::rootfs::scratch::Scratch;
 use crate::rootfs::{self, Rootfs};
 use crate::spec::user::{Identity, Unknown};
 use crate::spec::{Extra, RunSpec};
-use crate::sys::SysError;
-use crate::sys::dir::{self, Dir};
 use crate::sys::namespace::Namespaces;
 use crate::sys::process::Ending;
+use crate::sys::{SysError, place};
 
 /// A run that did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -41,13 +42,13 @@ pub enum Error {
     #[error(transparent)]
     Unknown(#[from] Unknown),
     /// A file that says who is who cannot be read.
-    #[error("cannot read the image's `/{path}`")]
+    #[error("cannot read the image's `/{}`", .path.to_string_lossy())]
     Accounts {
         /// Which one.
-        path: &'static str,
+        path: &'static CStr,
         /// Why.
         #[source]
-        failed: io::Error,
+        failed: SysError,
     },
     /// The user namespace has no such user or group.
     #[error("cannot run as {what} {id}: mk runs with {}", ids(*.single))]
@@ -215,16 +216,16 @@ fn sources(spec: &RunSpec) -> Result<Vec<(PathBuf, bool)>, Error> {
 }
 
 /// The most that a file which says who is who may hold, in bytes.
-const MOST_ACCOUNTS: u64 = 1 << 20;
+const MOST_ACCOUNTS: usize = 1 << 20;
 
 fn identity(tree: &Path, spec: &RunSpec, mapped: &Mapped) -> Result<Identity, Error> {
-    let folder = Dir::open(tree).map_err(Error::Image)?;
-    let read = |path: &'static str| match dir::read_text(&folder, path, MOST_ACCOUNTS) {
-        Ok(bytes) => Ok(bytes),
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(failed) => Err(Error::Accounts { path, failed }),
+    let folder = place::open_folder(tree).map_err(Error::Image)?;
+    let read = |path: &'static CStr| {
+        place::read_regular(folder.as_fd(), path, MOST_ACCOUNTS)
+            .map(Option::unwrap_or_default)
+            .map_err(|failed| Error::Accounts { path, failed })
     };
-    let mut identity = spec.user.resolve(&read("etc/passwd")?, &read("etc/group")?)?;
+    let mut identity = spec.user.resolve(&read(c"etc/passwd")?, &read(c"etc/group")?)?;
     let refuse = |what, id| Error::NotMapped {
         what,
         id,

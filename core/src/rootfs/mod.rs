@@ -3,8 +3,9 @@
 //! [`Rootfs`] is the hand-over from the store to a run: read-only folders, one above the other, which stay as they are
 //! for as long as its lease is held.
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use crate::store::{Image, ImageId, Lease, Result, Store};
 
 /// Tree → folder.
 pub mod checkout;
@@ -23,10 +24,29 @@ pub struct Rootfs {
     /// The folder that holds `etc/hosts`, `etc/hostname` and `etc/resolv.conf`, relative to the store: `conf/<digest>`.
     pub conf: PathBuf,
     /// What keeps the folders from being collected: a shared file lock. The container holds it too.
-    pub lease: Option<OwnedFd>,
+    pub lease: Option<Lease>,
 }
 
 impl Rootfs {
+    /// Takes a lease on an image, which must be laid out, and returns its folders and its document.
+    pub fn of(store: &Store, id: &ImageId) -> Result<(Self, Image)> {
+        // First, so that what is looked at next stays.
+        let lease = store.lease(id)?;
+        let image = store.image(id)?;
+        let below = |path: PathBuf| {
+            path.strip_prefix(store.path())
+                .map(Path::to_owned)
+                .unwrap_or(path)
+        };
+        let rootfs = Self {
+            store: store.path().to_owned(),
+            tree: below(store.rootfs_path(&image.tree)),
+            conf: below(store.conf_path(id)),
+            lease: Some(lease),
+        };
+        Ok((rootfs, image))
+    }
+
     /// Returns the tree's folder as the caller sees it.
     pub fn tree_path(&self) -> PathBuf {
         self.store.join(&self.tree)

@@ -126,6 +126,13 @@ impl Drop for KeyLock<'_> {
     }
 }
 
+/// For a container, which holds the lock as long as it runs.
+impl std::os::fd::AsFd for Lease {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self._lock.as_fd()
+    }
+}
+
 /// Deletes the staging folders in `folder` whose lock is free. One whose boot was another has no process either, so its
 /// lock is free too.
 fn sweep(folder: &Dir) -> Result<()> {

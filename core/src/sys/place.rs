@@ -1,7 +1,7 @@
 //! What a mount or a file goes onto: opened and made below a handle, without allocating.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -29,16 +29,30 @@ pub fn find(root: BorrowedFd<'_>, path: &CStr, links: Links, folder: bool) -> Re
     open(root, path, flags, resolve)
 }
 
-/// Opens the regular file `path` below `root` to read it; a symbolic link on the way is an error (`ELOOP`).
-pub fn open_to_read(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+/// Reads the regular file `path` below `root`, which may hold at most `most` bytes (`EFBIG`); nothing where it is
+/// missing. A symbolic link on the way is an error (`ELOOP`), anything but a file as well (`EINVAL`).
+pub fn read_regular(root: BorrowedFd<'_>, path: &CStr, most: usize) -> Result<Option<Vec<u8>>, SysError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let file = open(root, path, flags, resolve)?;
-    match FileType::from_raw_mode(fs::fstat(&file)?.st_mode) {
-        FileType::RegularFile => Ok(file),
-        FileType::Directory => Err(Errno::ISDIR),
-        _ => Err(Errno::INVAL),
+    let file = match open(root, path, flags, resolve) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        opened => opened.call_with(|| format!("openat2({path:?}, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)"))?,
+    };
+    let stat = fs::fstat(&file).call("fstat")?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL).call_with(|| format!("read({path:?}), which is no regular file"));
     }
+    let mut bytes = Vec::new();
+    while bytes.len() <= most {
+        let mut piece = [0; 4096];
+        match rustix::io::read(&file, &mut piece) {
+            Ok(0) => return Ok(Some(bytes)),
+            Ok(got) => bytes.extend_from_slice(&piece[..got]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).call_with(|| format!("read({path:?})")),
+        }
+    }
+    Err(Errno::FBIG).call_with(|| format!("read({path:?}), more than {most} bytes"))
 }
 
 fn open(root: BorrowedFd<'_>, path: &CStr, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
@@ -137,23 +151,12 @@ pub fn put_on(at: BorrowedFd<'_>, path: &CStr, dress: Dress) -> Result<(), SysEr
     fs::utimensat(at, path, &times, AtFlags::SYMLINK_NOFOLLOW).call("utimensat")
 }
 
-/// Whether the handle is a folder.
-pub fn is_folder(place: BorrowedFd<'_>) -> Result<bool, SysError> {
-    let stat = fs::fstat(place).call("fstat")?;
-    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-}
-
-/// The working directory, as a handle.
-pub fn here() -> BorrowedFd<'static> {
-    fs::CWD.as_fd()
-}
-
 /// Whether there is anything at `path`, seen from the working directory.
 pub fn exists(path: &CStr) -> bool {
     fs::accessat(fs::CWD, path, fs::Access::EXISTS, AtFlags::empty()).is_ok()
 }
 
-/// Opens a folder as a place, seen from the working directory.
+/// Opens the folder `path` as a place, seen from the working directory.
 pub fn open_folder(path: &std::path::Path) -> Result<OwnedFd, SysError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     fs::open(path, flags, Mode::empty()).call_with(|| format!("open({:?}, O_PATH)", path.display()))
