@@ -131,7 +131,12 @@ impl Keyring {
         let mut signers = BTreeSet::new();
         let mut refusal = None;
         for signature in message.signatures().iter().take(MOST_SIGNATURES) {
-            signers.extend(signature.issuer_key_id().iter().map(|key| key.to_string().to_uppercase()));
+            signers.extend(
+                signature
+                    .issuer_key_id()
+                    .iter()
+                    .map(|key| key.to_string().to_uppercase()),
+            );
             match self.vouch(signature, &text, now) {
                 Some(Ok(())) => return Ok(text),
                 Some(Err(why)) => refusal = refusal.or(Some(why)),
