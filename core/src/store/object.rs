@@ -112,6 +112,12 @@ impl Store {
         }
     }
 
+    /// Opens the object of a file that a tree in the store names.
+    pub fn open_object(&self, content: &Content, meta: &Meta) -> Result<File> {
+        let name = ObjectName::new(&content.digest, meta, &self.format);
+        Ok(self.object_folder(&name)?.open_file(name.file())?)
+    }
+
     /// Returns where an object is.
     pub(crate) fn object_path(&self, name: &ObjectName) -> std::path::PathBuf {
         let folder = format!("{:02x}", name.folder());

@@ -175,6 +175,17 @@ impl Tree {
 }
 
 impl Layer<'_> {
+    /// Returns the tree as it is so far.
+    pub fn tree(&self) -> &Tree {
+        self.tree
+    }
+
+    /// Makes sure that `path` is a folder: one that is there stays as it is, a missing one is 0755 and root's.
+    pub fn make_folder(&mut self, path: &TreePath) -> Result<(), Error> {
+        let real = self.tree.resolve(path, true)?;
+        self.make_parents(path, &real)
+    }
+
     /// Lays `entry` over what is there. A folder that lands on a symbolic link to a folder goes through it.
     pub fn lay(&mut self, entry: Entry<Content>) -> Result<(), Error> {
         let Entry { path, meta, kind } = entry;

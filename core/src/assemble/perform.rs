@@ -1,0 +1,452 @@
+//! One step of a plan: the tree before it → the tree after it, with every file that it brings in the store.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::digest::{Digest, HashReader};
+use crate::entry::{Content, Entry, Kind};
+use crate::fetch;
+use crate::glob::BadPattern;
+use crate::meta::Meta;
+use crate::path::{BadPath, TreePath};
+use crate::plan::{Origin, Pinned, PlannedStep};
+use crate::recipe::{Location, Owner, Select, User, Verb};
+use crate::store::{self, Stage, Store};
+use crate::tree::accounts::{self, Accounts};
+use crate::tree::{NodeKind, Tree, apply};
+use crate::unpack::{self, BadArchive, Body, Limits, Selector};
+use crate::watch::{Event, Watch};
+
+/// An account file that is larger than this is not one, in bytes.
+const LARGEST_ACCOUNTS: u64 = 16 << 20;
+
+/// How many files pass between two events.
+const REPORT_EVERY: u64 = 128;
+
+/// Why a step cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An archive is damaged, hostile, or none.
+    #[error(transparent)]
+    Archive(#[from] BadArchive),
+    /// What the step brings does not fit into the tree.
+    #[error(transparent)]
+    Tree(#[from] apply::Error),
+    /// The user does not fit into the image's accounts.
+    #[error(transparent)]
+    Accounts(#[from] accounts::Error),
+    /// A pattern that is none.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
+    /// A path grew too long on its way into the image.
+    #[error(transparent)]
+    Path(#[from] BadPath),
+    /// A source cannot be had.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// What was fetched is gone.
+    #[error("`{name}` was fetched and is no longer in the store: has somebody else removed it?")]
+    NoSource {
+        /// The source.
+        name: String,
+    },
+    /// Something beside the recipe was written to while it was read.
+    #[error("`{path}` changed while it was being read")]
+    Changed {
+        /// Its path as written.
+        path: String,
+    },
+    /// A hard link is taken and what it links to is not.
+    #[error(
+        "`{path}` is a hard link to `{target}`, which `include` or `exclude` leaves out: take both or neither"
+    )]
+    LinkLeftOut {
+        /// The link, as the archive has it.
+        path: TreePath,
+        /// What it is another name of.
+        target: TreePath,
+    },
+    /// One of the account files of the image is not a text.
+    #[error("`{path}` in the image is not a file of accounts: expected {expected}, found {found}")]
+    NotAccounts {
+        /// The file.
+        path: TreePath,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// A file of the store cannot be read.
+    #[error("cannot read `{path}` of the image")]
+    Read {
+        /// The path in the image.
+        path: TreePath,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A step, and the latest time that it may give a file.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Perform<'p> {
+    /// Which step, from 0.
+    pub(super) index: usize,
+    /// The step.
+    pub(super) step: &'p PlannedStep,
+    /// Seconds since 1970 UTC.
+    pub(super) epoch: i64,
+}
+
+/// What steps are performed with.
+pub(super) struct Performing<'a> {
+    store: &'a Store,
+    folder: &'a Path,
+    limits: &'a Limits,
+    watch: &'a dyn Watch,
+    /// Archives that had to be unpacked before their step: by step and digest.
+    early: BTreeMap<(usize, Digest), Vec<Entry<Content>>>,
+}
+
+impl<'a> Performing<'a> {
+    pub(super) fn new(store: &'a Store, folder: &'a Path, limits: &'a Limits, watch: &'a dyn Watch) -> Self {
+        Self {
+            store,
+            folder,
+            limits,
+            watch,
+            early: BTreeMap::new(),
+        }
+    }
+
+    /// Unpacks an archive whose newest time nobody knows yet, and has the store remember that time.
+    pub(super) fn unpack_early(
+        &mut self,
+        index: usize,
+        archive: &Pinned,
+        select: &Select,
+    ) -> Result<(), Error> {
+        // The epoch will be no earlier than the newest time in here, so these times are final already.
+        let stage = self.store.stage()?;
+        let entries = self.unpack(&stage, index, archive, select, i64::MAX)?;
+        stage.commit()?;
+        self.early.insert((index, archive.sha256), entries);
+        Ok(())
+    }
+
+    /// Does one step to `tree`. All files that it brings are in the store afterwards.
+    pub(super) fn perform(&mut self, perform: Perform<'_>, tree: &mut Tree) -> Result<(), Error> {
+        let stage = self.store.stage()?;
+        match &perform.step.verb {
+            Verb::Unpack { .. } | Verb::Deb { .. } => self.lay_archives(&stage, perform, tree)?,
+            Verb::Copy {
+                from,
+                into,
+                mode,
+                owner,
+            } => {
+                self.copy(&stage, perform, from, into, *mode, *owner, tree)?;
+            }
+            Verb::Write {
+                path,
+                text,
+                mode,
+                owner,
+            } => {
+                let meta = owned(*mode, *owner, perform.epoch);
+                let content = stage.add_file(&mut text.as_bytes(), &meta)?;
+                tree.layer(perform.epoch).lay(Entry {
+                    path: path.clone(),
+                    meta,
+                    kind: Kind::File(content),
+                })?;
+            }
+            Verb::Link { paths, to } => {
+                let mut layer = tree.layer(perform.epoch);
+                for path in paths {
+                    let kind = Kind::Symlink(to.as_bytes().into());
+                    layer.lay(Entry {
+                        path: path.clone(),
+                        meta: Meta::new(0o777, perform.epoch),
+                        kind,
+                    })?;
+                }
+            }
+            Verb::Dir { paths, mode, owner } => {
+                let mut layer = tree.layer(perform.epoch);
+                for path in paths {
+                    let meta = owned(*mode, *owner, perform.epoch);
+                    layer.lay(Entry {
+                        path: path.clone(),
+                        meta,
+                        kind: Kind::Folder,
+                    })?;
+                }
+            }
+            Verb::Remove { patterns } => _ = tree.remove(patterns)?,
+            Verb::User(user) => self.add_user(&stage, perform, user, tree)?,
+        }
+        Ok(stage.commit()?)
+    }
+
+    fn lay_archives(
+        &mut self,
+        stage: &Stage<'_>,
+        perform: Perform<'_>,
+        tree: &mut Tree,
+    ) -> Result<(), Error> {
+        for archive in &perform.step.archives {
+            let entries = match self.early.remove(&(perform.index, archive.sha256)) {
+                Some(entries) => entries,
+                None => self.unpack(stage, perform.index, archive, &perform.step.select, perform.epoch)?,
+            };
+            let mut layer = tree.layer(perform.epoch);
+            for entry in entries {
+                layer.lay(entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the files of an archive into the store and returns its entries as they go into the tree.
+    fn unpack(
+        &self,
+        stage: &Stage<'_>,
+        index: usize,
+        archive: &Pinned,
+        select: &Select,
+        epoch: i64,
+    ) -> Result<Vec<Entry<Content>>, Error> {
+        let selector = Selector::new(select)?;
+        let mut entries = Vec::new();
+        let (mut files, mut bytes) = (0, 0);
+        let mut take = |entry: Entry<Body<'_>>| -> Result<(), Error> {
+            let Some(entry) = placed(entry, &selector)? else {
+                return Ok(());
+            };
+            let meta = entry.meta.clone().not_later_than(epoch);
+            let entry = Entry { meta, ..entry };
+            let entry = entry.try_map(|mut body, meta| stage.add_file(&mut body, meta))?;
+            if let Kind::File(content) = entry.kind {
+                bytes += content.size;
+            }
+            entries.push(entry);
+            files += 1;
+            if files % REPORT_EVERY == 0 {
+                self.watch.see(Event::StepProgress {
+                    index: index + 1,
+                    files,
+                    bytes,
+                });
+            }
+            Ok(())
+        };
+        let summary = match &archive.origin {
+            Origin::At(Location::File(path)) => {
+                let file =
+                    fs_err::File::open(self.folder.join(path)).map_err(|source| fetch::Error::Read {
+                        path: self.folder.join(path),
+                        source,
+                    })?;
+                let mut reader = HashReader::new(file);
+                let summary = unpack::entries(&archive.name, &mut reader, self.limits, &mut take)?;
+                // Whatever stands behind the archive's end counts for its digest as well.
+                let rest = io::copy(&mut reader, &mut io::sink());
+                rest.map_err(|source| fetch::Error::Read {
+                    path: self.folder.join(path),
+                    source,
+                })?;
+                if reader.finish().0 != archive.sha256 {
+                    return Err(Error::Changed { path: path.clone() });
+                }
+                summary
+            }
+            _ => {
+                let source = self.store.source(&archive.sha256)?;
+                let source = source.ok_or_else(|| Error::NoSource {
+                    name: archive.name.clone(),
+                })?;
+                unpack::entries(&archive.name, source, self.limits, &mut take)?
+            }
+        };
+        self.store
+            .set_newest(&archive.sha256, summary.newest.unwrap_or_default())?;
+        Ok(entries)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of one verb, taken apart where it is matched"
+    )]
+    fn copy(
+        &self,
+        stage: &Stage<'_>,
+        perform: Perform<'_>,
+        from: &str,
+        into: &TreePath,
+        mode: Option<u16>,
+        owner: Owner,
+        tree: &mut Tree,
+    ) -> Result<(), Error> {
+        let path = self.folder.join(from);
+        let listing = fetch::local::list(&path)?;
+        let mut layer = tree.layer(perform.epoch);
+        if !listing.is_file() {
+            // The folder that is copied becomes `into`; one that is there already keeps its mode and owner.
+            layer.make_folder(into)?;
+        }
+        let mut seen = crate::digest::Hasher::new();
+        for entry in listing.entries() {
+            let file_mode = match (&entry.kind, mode) {
+                (Kind::File(_), Some(mode)) => mode,
+                _ => entry.meta.mode,
+            };
+            let meta = owned(file_mode, owner, perform.epoch);
+            let placed = Entry {
+                path: into.join_path(&entry.path)?,
+                meta,
+                kind: entry.kind.clone(),
+            };
+            let placed = placed.try_map(|_, meta| -> Result<Content, Error> {
+                Ok(stage.add_file(&mut listing.open(&entry.path)?, meta)?)
+            })?;
+            super::take_in(&mut seen, &entry.path, entry.meta.mode, &placed.kind);
+            layer.lay(placed)?;
+        }
+        if Some(seen.finish()) != perform.step.copied {
+            return Err(Error::Changed {
+                path: from.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn add_user(
+        &self,
+        stage: &Stage<'_>,
+        perform: Perform<'_>,
+        user: &User,
+        tree: &mut Tree,
+    ) -> Result<(), Error> {
+        let [passwd, group, shadow] = ["etc/passwd", "etc/group", "etc/shadow"].map(TreePath::parse);
+        let files = [(passwd?, 0o644), (group?, 0o644), (shadow?, 0o640)];
+        let mut texts = Vec::new();
+        for (path, mode) in &files {
+            texts.push(self.read_accounts(path, *mode, perform.epoch, tree)?);
+        }
+        let text = |index: usize| texts[index].0.clone();
+        let mut accounts = Accounts {
+            passwd: text(0),
+            group: text(1),
+            shadow: text(2),
+        };
+        accounts.add(user)?;
+        let after = [&accounts.passwd, &accounts.group, &accounts.shadow];
+        let mut layer = tree.layer(perform.epoch);
+        for (((path, _), (before, meta)), text) in files.iter().zip(&texts).zip(after) {
+            if before != text {
+                let content = stage.add_file(&mut text.as_bytes(), meta)?;
+                layer.lay(Entry {
+                    path: path.clone(),
+                    meta: meta.clone(),
+                    kind: Kind::File(content),
+                })?;
+            }
+        }
+        let home = TreePath::normalise(&user.home)?;
+        if !home.is_root() && layer.tree().get(&layer.tree().follow(&home)?).is_none() {
+            let meta = owned(
+                0o755,
+                Owner {
+                    uid: user.uid,
+                    gid: user.gid,
+                },
+                perform.epoch,
+            );
+            layer.lay(Entry {
+                path: home,
+                meta,
+                kind: Kind::Folder,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Returns the text of a file of accounts and the metadata that it is to have: its own, with a new time.
+    fn read_accounts(
+        &self,
+        path: &TreePath,
+        mode: u16,
+        epoch: i64,
+        tree: &Tree,
+    ) -> Result<(String, Meta), Error> {
+        let not_accounts = |expected, found: &str| Error::NotAccounts {
+            path: path.clone(),
+            expected,
+            found: found.to_owned(),
+        };
+        let Some(node) = tree.get(&tree.follow(path)?) else {
+            return Ok((String::new(), Meta::new(mode, epoch)));
+        };
+        let NodeKind::File { content, .. } = node.kind else {
+            return Err(not_accounts("a regular file", "something else"));
+        };
+        if content.size > LARGEST_ACCOUNTS {
+            return Err(not_accounts(
+                "16 MiB at the most",
+                &format!("{} bytes", content.size),
+            ));
+        }
+        let mut bytes = Vec::new();
+        let object = self.store.open_object(&content, &node.meta)?;
+        let read = object.take(LARGEST_ACCOUNTS).read_to_end(&mut bytes);
+        read.map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let text = String::from_utf8(bytes).map_err(|_| not_accounts("UTF-8", "other bytes"))?;
+        Ok((
+            text,
+            Meta {
+                mtime: epoch,
+                ..node.meta.clone()
+            },
+        ))
+    }
+}
+
+/// Returns the entry where it goes, or none where it is left out.
+fn placed<B>(entry: Entry<B>, selector: &Selector) -> Result<Option<Entry<B>>, Error> {
+    let Some(path) = selector.place(&entry.path)? else {
+        return Ok(None);
+    };
+    let kind = match entry.kind {
+        Kind::HardLink(target) => match selector.place(&target)? {
+            Some(target) => Kind::HardLink(target),
+            None => {
+                return Err(Error::LinkLeftOut {
+                    path: entry.path,
+                    target,
+                });
+            }
+        },
+        kind => kind,
+    };
+    Ok(Some(Entry {
+        path,
+        meta: entry.meta,
+        kind,
+    }))
+}
+
+fn owned(mode: u16, owner: Owner, epoch: i64) -> Meta {
+    Meta {
+        uid: owner.uid,
+        gid: owner.gid,
+        ..Meta::new(mode, epoch)
+    }
+}
