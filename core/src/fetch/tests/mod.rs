@@ -4,10 +4,14 @@ use std::sync::Mutex;
 
 use super::*;
 
+mod archive;
+mod debian;
 mod http;
 mod local;
 #[path = "../../../../tests/harness/server.rs"]
 mod server;
+
+mod signer;
 
 use server::{Answer, Server};
 
