@@ -9,6 +9,7 @@ use crate::path::TreePath;
 
 pub mod mistake;
 pub mod parse;
+pub mod schema;
 
 mod args;
 mod check;
