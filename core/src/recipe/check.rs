@@ -426,12 +426,9 @@ pub(super) fn host(text: &str) -> Checked<String> {
     }
     let what = format!("{} is not a host name", quoted(text));
     let expected = "letters, digits and `-`, in parts of at most 63 with a `.` between";
-    if text.contains('_') {
-        wrong_so(
-            what,
-            expected,
-            format!("did you mean \"{}\"?", text.replace('_', "-")),
-        )
+    let meant = text.replace('_', "-");
+    if meant != text && host(&meant).is_ok() {
+        wrong_so(what, expected, format!("did you mean \"{meant}\"?"))
     } else {
         wrong(what, expected)
     }

@@ -16,6 +16,7 @@ mod check;
 mod keys;
 mod raw;
 mod step;
+mod syntax;
 
 /// Everything a recipe says, with the values of its arguments put in.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::args::Args;
 use super::keys::{self, Key, TOP};
 use super::mistake::{Mistake, Mistakes};
 use super::raw::{Raw, Section, alternatives, quoted};
-use super::{Conf, Recipe, RunDefaults, check, step};
+use super::{Conf, Recipe, RunDefaults, check, step, syntax};
 
 /// Most name servers that a resolver asks (`MAXNS`, resolv.conf(5)).
 const MOST_NAMESERVERS: usize = 3;
@@ -19,7 +19,7 @@ const MOST_NAMESERVERS: usize = 3;
 pub fn parse(text: &str, given: &BTreeMap<String, String>) -> Result<Recipe, Mistakes> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(syntax(text, &errors));
+        return Err(Mistakes(syntax::mistakes(text, &errors)));
     }
     let raw = Raw::new(text);
     let recipe = read(&raw, document.get_ref(), given);
@@ -39,25 +39,6 @@ pub fn parse(text: &str, given: &BTreeMap<String, String>) -> Result<Recipe, Mis
             Err(Mistakes(mistakes))
         }
     }
-}
-
-/// Turns TOML's own errors into mistakes, the first of each line: those behind it mostly follow from it.
-fn syntax(text: &str, errors: &[toml::de::Error]) -> Mistakes {
-    let raw = Raw::new(text);
-    for error in errors {
-        // An error without a place is at the end of the text.
-        let span = error.span().unwrap_or(text.len()..text.len());
-        let message = error.message().trim().replace('\n', ", ");
-        let (what, expected) = match message.split_once(", expected ") {
-            Some((what, expected)) => (what.to_owned(), Some(expected.to_owned())),
-            None => (message, None),
-        };
-        raw.note(span, what, expected, None);
-    }
-    let mut mistakes = raw.into_mistakes();
-    let line = |mistake: &Mistake| super::mistake::Place::of(text, mistake.span.start).line;
-    mistakes.dedup_by_key(|mistake| line(mistake));
-    Mistakes(mistakes)
 }
 
 fn read<'r>(raw: &'r Raw<'r>, document: &'r DeTable<'r>, given: &BTreeMap<String, String>) -> Option<Recipe> {
@@ -187,3 +168,6 @@ fn run(section: &Section<'_>) -> Option<RunDefaults> {
         network: network?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,11 +80,14 @@ impl<'t> Raw<'t> {
         hint: Option<String>,
     ) {
         let end = self.text.len();
+        let start = span.start.min(end);
+        // Whatever a message quotes, nothing in it may act on a terminal.
+        let shown = |text: String| crate::path::shown(text.as_bytes());
         let mistake = Mistake {
-            span: span.start.min(end)..span.end.clamp(span.start.min(end), end),
-            what: what.into(),
-            expected,
-            hint,
+            span: start..span.end.clamp(start, end),
+            what: shown(what.into()),
+            expected: expected.map(shown),
+            hint: hint.map(shown),
         };
         let mut mistakes = self.mistakes.borrow_mut();
         if !mistakes.contains(&mistake) {
@@ -383,6 +386,11 @@ impl<'r> Value<'r> {
         let DeValue::Array(array) = self.it.get_ref() else {
             return self.wrong_type(self.it);
         };
+        if array.is_empty() {
+            let what = format!("the list of `{}` is empty", self.key.name);
+            self.raw.note(self.span(), what, self.expected(), None);
+            return None;
+        }
         let tables = array.iter().map(|item| match item.get_ref() {
             DeValue::Table(table) => Some((item.span(), table)),
             _ => self.wrong_type(item),
