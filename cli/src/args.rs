@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::value::{Pair, TmpfsArg, VolumeArg, assignment, tmpfs, variable, volume};
+use mk_core::spec::{Tmpfs, Volume};
+
+use crate::value::{Pair, assignment, tmpfs, variable, volume};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -183,11 +185,11 @@ pub(crate) struct Run {
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
     /// Show a file or folder of the host inside; may be repeated
-    #[arg(short = 'v', long = "volume", value_name = "SRC:DST[:ro]", value_parser = volume())]
-    pub(crate) volumes: Vec<VolumeArg>,
-    /// Put an empty folder in memory at DST, with options such as size=64m; may be repeated
-    #[arg(long, value_name = "DST[:OPTS]", value_parser = tmpfs())]
-    pub(crate) tmpfs: Vec<TmpfsArg>,
+    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:ro]", value_parser = volume())]
+    pub(crate) volumes: Vec<Volume>,
+    /// Put an empty folder in memory at TARGET, with options such as size=64m; may be repeated
+    #[arg(long, value_name = "TARGET[:OPTIONS]", value_parser = tmpfs())]
+    pub(crate) tmpfs: Vec<Tmpfs>,
     /// Set an environment variable; may be repeated
     #[arg(short = 'e', long = "env", value_name = "NAME=VALUE", value_parser = variable)]
     pub(crate) env: Vec<Pair>,

@@ -2,8 +2,18 @@
 
 use std::error::Error;
 use std::io;
+use std::path::Path;
 
-use crate::excerpt::Excerpt;
+use mk_core::assemble;
+use mk_core::enter;
+use mk_core::fetch::{self, debian};
+use mk_core::plan::resolve;
+use mk_core::process::exit::{Step, StepError};
+use mk_core::process::idmap::{self, Reason};
+use mk_core::process::{self};
+use mk_core::store;
+use mk_core::sys::{Errno, SysError};
+
 use crate::report::Failing;
 use crate::settings;
 
@@ -23,11 +33,23 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(failing) = error.downcast_ref::<Failing>() {
         return failing.hint.clone();
     }
-    if let Some(excerpt) = error.downcast_ref::<Excerpt>() {
-        return excerpt.hint().map(str::to_owned);
-    }
-    if let Some(error) = error.downcast_ref::<settings::Error>() {
+    if let Some(error) = error.downcast_ref() {
         return of_settings(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return of_assembly(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return of_store(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return of_run(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return of_ids(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return of_call(error);
     }
     of_kind(error.downcast_ref::<io::Error>()?.kind())
 }
@@ -35,7 +57,204 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
 fn of_settings(error: &settings::Error) -> Option<String> {
     match error {
         settings::Error::NoStore => Some("say where with `--store DIR` or `MK_STORE`".into()),
-        settings::Error::Config(excerpt) => excerpt.hint().map(str::to_owned),
+        settings::Error::Config { hint, .. } => hint.clone(),
+        _ => None,
+    }
+}
+
+fn of_assembly(error: &assemble::Error) -> Option<String> {
+    match error {
+        assemble::Error::Plan(error) => of_plan(error),
+        assemble::Error::Fetch(error) => of_fetch(error),
+        assemble::Error::Store(error) => of_store(error),
+        assemble::Error::LockWouldChange { .. } => {
+            Some("`mk lock RECIPE` pins what is missing; then commit the lock file".into())
+        }
+        assemble::Error::Step { source, .. } => match &**source {
+            assemble::StepError::Fetch(error) => of_fetch(error),
+            assemble::StepError::Store(error) => of_store(error),
+            _ => None,
+        },
+    }
+}
+
+fn of_plan(error: &resolve::Error) -> Option<String> {
+    match error {
+        resolve::Error::NoDeb { pinned, .. } if !pinned.is_empty() => {
+            Some(format!("the archive has it for {} only", pinned.join(" and ")))
+        }
+        resolve::Error::NoDeb { .. } | resolve::Error::NoUrl { .. } => {
+            Some("`mk lock RECIPE` pins what is missing".into())
+        }
+        resolve::Error::WrongDigest { actual, .. } => Some(format!(
+            "if the file changed on purpose, write its new digest: sha256 = \"{actual}\""
+        )),
+        resolve::Error::NoFile { .. } => None,
+    }
+}
+
+fn of_fetch(error: &fetch::Error) -> Option<String> {
+    Some(match error {
+        fetch::Error::Missing { .. } => "paths in a recipe start from the recipe's folder".into(),
+        fetch::Error::WrongDigest { .. } | fetch::Error::WrongSize { .. } => {
+            "it was changed where it comes from, or on the way: find out why before you pin it anew \
+             (`mk lock --update`, or `sha256 = …` in the recipe)"
+                .into()
+        }
+        fetch::Error::Status { status: 404 | 410, .. } | fetch::Error::PackageGone { .. } => {
+            "it is gone there: `mk lock --update` pins what is there now; to build from the old pin, put the old file \
+             into a folder and name that with `--source-dir`"
+                .into()
+        }
+        fetch::Error::Status { status: 407, .. } | fetch::Error::BadProxy { .. } => {
+            "the proxy is named by `http_proxy`, `https_proxy` or `all_proxy`: http://user:password@host:port".into()
+        }
+        fetch::Error::Network { .. } | fetch::Error::Offline { .. } => {
+            "without a network: put the file into a folder and name that with `--source-dir` or `MK_SOURCES`; it is \
+             found there by its sha256"
+                .into()
+        }
+        fetch::Error::Write { source, .. } => return of_kind(source.kind()),
+        fetch::Error::Debian(error) => return of_debian(error),
+        _ => return None,
+    })
+}
+
+fn of_debian(error: &debian::Error) -> Option<String> {
+    Some(match error {
+        debian::Error::Untrusted { .. } => {
+            "the keys come with the package debian-archive-keyring; `--insecure-index` accepts the index unchecked".into()
+        }
+        debian::Error::Expired { .. } => "the mirror is out of date, or this machine's clock is wrong: try another with \
+                                          `--mirror URL`"
+            .into(),
+        debian::Error::NoSuite { .. } => "`--mirror URL` names another mirror".into(),
+        _ => return None,
+    })
+}
+
+fn of_store(error: &store::Error) -> Option<String> {
+    Some(match error {
+        store::Error::NotAStore { .. } => "name a folder that is new, empty or a store: `--store DIR`".into(),
+        store::Error::NotOurs { .. } => "each user has a store of their own: leave `--store` and `MK_STORE` out".into(),
+        store::Error::OtherOwners { .. } => {
+            "use another folder: `--store DIR`; or delete this one as the user who made it".into()
+        }
+        store::Error::Full { .. } => return of_kind(io::ErrorKind::StorageFull),
+        store::Error::Damaged { .. } | store::Error::NoTree(_) | store::Error::NoObject { .. } => {
+            "`mk verify` names all that is damaged; delete that, and build again".into()
+        }
+        store::Error::Missing(_) => "`mk build` makes it".into(),
+        store::Error::Ambiguous { .. } => "give more digits".into(),
+        store::Error::NoSuchId { .. } => {
+            "a range for this user, as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`".into()
+        }
+        store::Error::Sys(error) => return of_call(error),
+        store::Error::Io(error) | store::Error::Body(error) => return of_store_folder(error),
+        _ => return None,
+    })
+}
+
+/// A folder above the store could not be made, or not be opened.
+fn of_store_folder(error: &io::Error) -> Option<String> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Some("`--store DIR` or `MK_STORE` names a folder that you can write to".into())
+        }
+        kind => of_kind(kind),
+    }
+}
+
+fn of_run(error: &enter::Error) -> Option<String> {
+    Some(match error {
+        enter::Error::MissingSource { source_path } => {
+            let path = source_path.display();
+            let relative = source_path.components().count() == 1 && !source_path.is_absolute();
+            let named = if relative { " (mk has no named volumes: SOURCE is a path)" } else { "" };
+            format!("make it first: `mkdir -p {path}`{named}")
+        }
+        enter::Error::NotMapped { single: true, .. } => {
+            "a range for this user, as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`, with \
+             newuidmap installed (Debian: uidmap)"
+                .into()
+        }
+        enter::Error::Process(process::Error::Step(error)) => return of_step(error),
+        _ => return None,
+    })
+}
+
+fn of_step(error: &StepError) -> Option<String> {
+    Some(match (error.step, error.failed.errno) {
+        (Step::Exec, Errno::NOENT) if error.object.contains('/') => {
+            "the path is looked up inside the image; `mk inspect --tree IMAGE` lists its files".into()
+        }
+        (Step::Exec, Errno::NOENT) => {
+            "it is in none of the folders of the container's PATH; `-e PATH=…` changes that".into()
+        }
+        (Step::Exec, Errno::ACCESS) => "it is no program: without execute permission, or a folder".into(),
+        (Step::Exec, Errno::NOEXEC) => {
+            "it is no program for this machine: a script needs `#!` and its interpreter".into()
+        }
+        (Step::Interpreter, _) => {
+            "a script's `#!` line, or a program's loader, names what the image must hold".into()
+        }
+        (Step::Workdir, Errno::NOENT) => "`-w DIR` names a folder of the image; a volume makes one".into(),
+        (Step::Mount | Step::Root | Step::Scratch, Errno::PERM | Errno::ACCESS) if in_a_container() => {
+            "mk runs in a container that forbids mounts: start that with `--privileged`, or with \
+             `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`"
+                .into()
+        }
+        _ => return None,
+    })
+}
+
+fn in_a_container() -> bool {
+    ["/.dockerenv", "/run/.containerenv", "/run/systemd/container"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+}
+
+fn of_ids(error: &idmap::Error) -> Option<String> {
+    match error {
+        idmap::Error::Forbidden { reason, .. } => Some(of_reason(*reason).into()),
+        idmap::Error::Helper { file, .. } => Some(format!(
+            "`{file}` and the helper must fit together: it must be setuid root (or hold the capability), and the ranges \
+             must not overlap"
+        )),
+        idmap::Error::Sys(error) => of_call(error),
+    }
+}
+
+/// How to allow user namespaces where something forbids them.
+fn of_reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::AppArmor => {
+            "Ubuntu 23.10 and later: `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or an AppArmor \
+             profile for mk that says `userns,`; or call mk as root"
+        }
+        Reason::CloneForbidden => {
+            "Debian 10 and Arch's hardened kernel: `sudo sysctl -w kernel.unprivileged_userns_clone=1`; or call mk as root"
+        }
+        Reason::NoneAllowed => {
+            "RHEL and CentOS 7, hardened systems: `sudo sysctl -w user.max_user_namespaces=15000`; or call mk as root"
+        }
+        Reason::TooMany => {
+            "`sudo sysctl -w user.max_user_namespaces=15000` raises the limit; 32 inside each other do not"
+        }
+        Reason::NotBuilt => "a kernel with CONFIG_USER_NS, or mk as root",
+        Reason::Unknown => {
+            "in a container, its seccomp profile forbids it: start that with `--security-opt seccomp=unconfined` (or \
+             `--privileged`); in a chroot, leave it; or call mk as root"
+        }
+    }
+}
+
+fn of_call(error: &SysError) -> Option<String> {
+    match error.errno {
+        Errno::NOSPC => of_kind(io::ErrorKind::StorageFull),
+        Errno::DQUOT => of_kind(io::ErrorKind::QuotaExceeded),
+        Errno::ROFS => of_kind(io::ErrorKind::ReadOnlyFilesystem),
+        Errno::MFILE => Some("too many files are open: `ulimit -n 4096` allows more".into()),
         _ => None,
     }
 }
@@ -54,63 +273,53 @@ fn of_kind(kind: io::ErrorKind) -> Option<String> {
     Some(advice.into())
 }
 
-/// Where a kernel says whether an ordinary user may make a user namespace, what it says when not, and how to allow it.
-const NAMESPACE_SWITCHES: [(&str, &str, &str); 3] = [
-    (
-        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-        "1",
-        "AppArmor keeps programs without a profile from user namespaces (Ubuntu 23.10 and later): \
-         `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or a profile for mk with `userns,`",
-    ),
-    (
-        "/proc/sys/kernel/unprivileged_userns_clone",
-        "0",
-        "this kernel (Debian 10, Arch hardened) keeps user namespaces for root: \
-         `sudo sysctl -w kernel.unprivileged_userns_clone=1`",
-    ),
-    (
-        "/proc/sys/user/max_user_namespaces",
-        "0",
-        "user namespaces are switched off: `sudo sysctl -w user.max_user_namespaces=15000` \
-         (RHEL and CentOS 7 ship with 0)",
-    ),
-];
-
-/// Returns why this machine may forbid user namespaces, and what to do.
-pub(crate) fn namespaces_forbidden() -> String {
-    namespaces_forbidden_by(|path| fs_err::read_to_string(path).ok())
-}
-
-fn namespaces_forbidden_by(read: impl Fn(&str) -> Option<String>) -> String {
-    for (path, off, advice) in NAMESPACE_SWITCHES {
-        if read(path).is_some_and(|text| text.trim() == off) {
-            return advice.into();
-        }
-    }
-    "no sysctl forbids user namespaces here; in a container, its seccomp profile does: start it with \
-     `--security-opt seccomp=unconfined`, or call mk as root"
-        .into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_switch_that_is_off_is_the_one_that_is_named() {
-        for (path, off, advice) in NAMESPACE_SWITCHES {
-            let read = |asked: &str| (asked == path).then(|| format!("{off}\n"));
-            assert_eq!(namespaces_forbidden_by(read), advice);
-        }
-        assert!(namespaces_forbidden_by(|_| None).contains("seccomp"));
+    fn advice_is_found_below_other_errors() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let wrapped = store::Error::Io(io::Error::other(full));
+        assert_eq!(advice(&wrapped), None, "nothing is known of an error in disguise");
+        let step = SysError {
+            call: "write".into(),
+            errno: Errno::NOSPC,
+        };
+        assert!(advice(&store::Error::Sys(step)).unwrap().contains("mk gc"));
+        assert_eq!(advice(&Failing::new("x").hint("y")).as_deref(), Some("y"));
+        assert_eq!(advice(&Failing::new("x")), None);
     }
 
     #[test]
-    fn advice_is_found_below_other_errors() {
-        let full = Failing::new("cannot write").because(io::Error::from(io::ErrorKind::StorageFull));
-        // The outer error has no advice of its own, so that of its cause is given.
-        assert!(advice(&full).unwrap().contains("mk gc"));
-        assert_eq!(advice(&Failing::new("x").hint("y")).as_deref(), Some("y"));
-        assert_eq!(advice(&Failing::new("x")), None);
+    fn whatever_forbids_user_namespaces_there_is_a_way() {
+        for reason in [
+            Reason::CloneForbidden,
+            Reason::NoneAllowed,
+            Reason::TooMany,
+            Reason::AppArmor,
+            Reason::NotBuilt,
+            Reason::Unknown,
+        ] {
+            let failed = SysError {
+                call: "unshare(CLONE_NEWUSER)".into(),
+                errno: Errno::PERM,
+            };
+            assert!(
+                advice(&idmap::Error::Forbidden { reason, failed }).is_some(),
+                "{reason:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_missing_source_of_a_volume_says_mkdir() {
+        let missing = enter::Error::MissingSource {
+            source_path: "/tmp/t1".into(),
+        };
+        assert_eq!(
+            advice(&missing).as_deref(),
+            Some("make it first: `mkdir -p /tmp/t1`")
+        );
     }
 }

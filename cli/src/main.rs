@@ -1,13 +1,7 @@
 //! `mk`: reads its command line, does what it says, reports, and ends with an exit code.
 
-#![expect(
-    dead_code,
-    reason = "commands are connected as the stages that they call arrive"
-)]
-
 mod args;
 mod command;
-mod excerpt;
 mod hints;
 mod progress;
 mod report;

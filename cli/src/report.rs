@@ -13,10 +13,6 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// `mk run`: mk failed, not the command.
 pub(crate) const RUN_FAILED: u8 = 125;
-/// `mk run`: the command is there and cannot be executed.
-pub(crate) const NOT_EXECUTABLE: u8 = 126;
-/// `mk run`: there is no such command.
-pub(crate) const NOT_FOUND: u8 = 127;
 
 /// Why a command of mk ends early.
 #[derive(Debug)]
@@ -25,8 +21,10 @@ pub(crate) enum Failure {
     Error(Box<dyn Error + Send + Sync>),
     /// Several complaints of one kind.
     Several(Vec<Box<dyn Error + Send + Sync>>),
-    /// All was said already; only the exit code is left.
-    Said(u8),
+    /// An error with an exit code of its own.
+    Coded(u8, Box<dyn Error + Send + Sync>),
+    /// Complaints that are drawn already, each behind `error: `.
+    Drawn(String),
     /// Whoever read stdout has gone: nothing failed, and there is nobody to tell.
     ReaderGone,
 }
@@ -112,7 +110,14 @@ pub(crate) fn tell(ui: &Ui, failure: Failure, failed: u8) -> u8 {
             ui.say(texts.join("\n\n"));
             failed
         }
-        Failure::Said(code) => code,
+        Failure::Coded(code, error) => {
+            ui.say(text(ui, &*error));
+            code
+        }
+        Failure::Drawn(drawing) => {
+            ui.say(painted(ui, &drawing));
+            failed
+        }
         Failure::ReaderGone => 0,
     }
 }
@@ -136,6 +141,19 @@ fn text(ui: &Ui, error: &(dyn Error + 'static)) -> String {
         lines.push(format!("{} {hint}", ui.paint(Tone::Hint, "hint:")));
     }
     lines.join("\n")
+}
+
+/// Returns a drawing with its labels in colour. No line of a recipe begins like a label: each has its number before it.
+fn painted(ui: &Ui, drawing: &str) -> String {
+    let lines = drawing.lines().map(|line| {
+        for (label, tone) in [("error:", Tone::Error), ("hint:", Tone::Hint)] {
+            if let Some(rest) = line.strip_prefix(label) {
+                return ui.paint(tone, label) + rest;
+            }
+        }
+        line.to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Makes a panic say that it is a fault of mk, without a backtrace, and end mk with `code`.

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use mk_core::recipe::mistake::Mistake;
 use serde::Deserialize;
-
-use crate::excerpt::Excerpt;
 
 /// Every variable that mk reads, and there are no others.
 const READ: [&str; 19] = [
@@ -146,7 +146,11 @@ pub(crate) enum Error {
     /// A configuration file cannot be read.
     Unreadable(io::Error),
     /// A configuration file says something that is no setting.
-    Config(Box<Excerpt>),
+    Config {
+        /// The whole drawing.
+        text: String,
+        hint: Option<String>,
+    },
     /// The current folder is gone.
     Relative { path: PathBuf, source: io::Error },
 }
@@ -169,7 +173,7 @@ impl std::fmt::Display for Error {
                 f.write_str("there is nowhere to keep images: neither `HOME` nor `XDG_DATA_HOME` is set")
             }
             Self::Unreadable(_) => f.write_str("cannot read the configuration"),
-            Self::Config(excerpt) => excerpt.fmt(f),
+            Self::Config { text, .. } => f.write_str(text),
             Self::Relative { path, .. } => write!(f, "cannot tell where `{}` is", path.display()),
         }
     }
@@ -252,45 +256,48 @@ impl File {
             }
             Err(error) => return Err(Error::Unreadable(error)),
         };
-        Self::parse(path, &text).map(Some).map_err(Error::Config)
+        Self::parse(path, &text).map(Some)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, Box<Excerpt>> {
+    fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+        let refuse = |span: Range<usize>, what: String, hint: Option<String>| {
+            let mistake = Mistake {
+                span,
+                what,
+                expected: None,
+                hint: None,
+            };
+            Error::Config {
+                text: mistake.render(&path.display().to_string(), text),
+                hint,
+            }
+        };
         let file: Self = toml::from_str(text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
             let word = text.get(span.clone()).unwrap_or_default();
             let likely = KEYS
                 .into_iter()
                 .find(|key| *key != word && strsim::damerau_levenshtein(key, word) <= 2);
-            let hint = likely.map(|key| format!("did you mean `{key}`?"));
-            Box::new(Excerpt::new(
-                path.display().to_string(),
-                text,
+            refuse(
                 span,
                 error.message().to_owned(),
-                hint,
-            ))
+                likely.map(|key| format!("did you mean `{key}`?")),
+            )
         })?;
-        let relative = file
-            .store
-            .iter()
-            .chain(file.source_dirs.iter().flatten())
-            .find(|path| !path.is_absolute());
-        match relative {
-            // Relative to what: the file, or whatever folder mk is called in? Better to ask than to guess.
-            Some(relative) => {
-                let shown = relative.display().to_string();
-                let start = text.find(&shown).unwrap_or(0);
-                let span = start..start + shown.len();
-                let what = format!("`{shown}` is no absolute path: expected one that starts with `/`");
-                let hint = shown
-                    .starts_with('~')
-                    .then(|| "`~` is not expanded here: write the path out".to_owned());
-                let excerpt = Excerpt::new(path.display().to_string(), text, span, what, hint);
-                Err(Box::new(excerpt))
-            }
-            None => Ok(file),
-        }
+        let mut paths = file.store.iter().chain(file.source_dirs.iter().flatten());
+        // Relative to what: the file, or whatever folder mk is called in? Better to ask than to guess.
+        let Some(relative) = paths.find(|path| !path.is_absolute()) else {
+            return Ok(file);
+        };
+        let shown = relative.display().to_string();
+        let start = text.find(&shown).unwrap_or(0);
+        let what = format!("`{shown}` is no absolute path: expected one that starts with `/`");
+        let tilde = "`~` is not expanded here: write the path out".to_owned();
+        Err(refuse(
+            start..start + shown.len(),
+            what,
+            shown.starts_with('~').then_some(tilde),
+        ))
     }
 }
 
@@ -349,7 +356,7 @@ mod tests {
         file: &str,
         root: bool,
     ) -> Result<Settings, Error> {
-        let file = File::parse(Path::new("config.toml"), file).map_err(Error::Config)?;
+        let file = File::parse(Path::new("config.toml"), file)?;
         Settings::combine(&Environment::of(pairs), flags, vec![file], root)
     }
 
@@ -445,12 +452,28 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_key_of_a_configuration_file_is_shown_in_its_place() {
-        let excerpt = File::parse(Path::new("config.toml"), "# mine\nmiror = 'x'\n").unwrap_err();
-        let text = excerpt.to_string();
-        assert!(text.contains("config.toml, line 2, column 1"), "{text}");
-        assert_eq!(excerpt.hint(), Some("did you mean `mirror`?"));
-        let excerpt = File::parse(Path::new("config.toml"), "store = '~/mk'\n").unwrap_err();
-        assert!(excerpt.to_string().contains("line 1, column 10"), "{excerpt}");
+    fn a_mistake_in_a_configuration_file_is_shown_in_its_place() {
+        for (text, place, advice) in [
+            (
+                "# mine\nmiror = 'x'\n",
+                "`config.toml`, line 2, column 1\n",
+                Some("did you mean `mirror`?"),
+            ),
+            (
+                "store = '~/mk'\n",
+                "`config.toml`, line 1, column 10\n",
+                Some("`~` is not expanded here: write the path out"),
+            ),
+            ("store = 'mk'\n", "`config.toml`, line 1, column 10\n", None),
+            ("store = 1\n", "`config.toml`, line 1, column 9\n", None),
+        ] {
+            match File::parse(Path::new("config.toml"), text).unwrap_err() {
+                Error::Config { text, hint } => {
+                    assert!(text.contains(place), "{text}");
+                    assert_eq!(hint.as_deref(), advice);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

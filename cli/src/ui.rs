@@ -91,6 +91,11 @@ pub(crate) fn data_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
         .map_err(Failure::stdout)
 }
 
+/// Returns `value` as JSON for people and programs alike.
+pub(crate) fn pretty(value: &serde_json::Value) -> String {
+    format!("{value:#}")
+}
+
 /// Returns a number of bytes as people say it: `512 B`, `4.1 MB` (powers of ten).
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];

@@ -45,7 +45,10 @@ fn what(error: &clap::Error, command: &str) -> String {
             let why = std::error::Error::source(error)
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            format!("`{argument} {value}`: {why}")
+            match why.starts_with(&format!("`{value}`")) {
+                true => why,
+                false => format!("`{argument} {value}`: {why}"),
+            }
         }
         ErrorKind::MissingRequiredArgument => {
             // The one command that needs either of two options; clap names only the first.

@@ -1,9 +1,21 @@
 //! The table: subcommand → function. Each file here turns its arguments into calls of core and prints the result.
 
+mod build;
 mod completions;
+mod export;
+mod find;
+mod images;
+mod inspect;
+mod run;
 
-use crate::args::Command;
-use crate::report::{Failing, Failure};
+use std::path::Path;
+
+use mk_core::process::idmap::{self, Caller, IdMap};
+use mk_core::store::{Owners, Store};
+
+use crate::args::{Command, ProgressMode, StoreArgs, TalkArgs};
+use crate::progress::Progress;
+use crate::report::Failure;
 use crate::settings::{Environment, Flags, Settings};
 use crate::ui::Ui;
 
@@ -23,19 +35,76 @@ impl Context {
             rustix::process::geteuid().is_root(),
         )?)
     }
+
+    /// Opens the store if there is one, as whoever calls mk: to look, and to change what belongs to them. Needs no
+    /// namespace, so it works where those are forbidden.
+    fn existing_store(&self, args: &StoreArgs) -> Result<Option<Store>, Failure> {
+        let flags = Flags {
+            store: args.store.as_deref(),
+            ..Flags::default()
+        };
+        let path = self.settings(&flags)?.store;
+        match Store::owners_at(&path)? {
+            Some(owners) => Ok(Some(Store::open_existing(&path, owners)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens the store if there is one, as root of it: everything in it can be read and removed.
+    fn whole_store(&self, settings: &Settings) -> Result<Option<Store>, Failure> {
+        match Store::owners_at(&settings.store)? {
+            Some(_) => Ok(Some(self.store(settings)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Becomes root and opens the store, which is made where there is none.
+    fn store(&self, settings: &Settings) -> Result<Store, Failure> {
+        let owners = become_root(&settings.store)?;
+        Ok(Store::open(&settings.store, owners)?)
+    }
+
+    /// Returns a watcher that says little: for commands that may have to wait, but not for long.
+    fn talk(&self) -> Progress {
+        Progress::new(
+            self.ui,
+            TalkArgs {
+                progress: ProgressMode::Plain,
+                quiet: false,
+            },
+        )
+    }
+}
+
+/// Makes this process root of a user namespace in which the store at `path` can be used; called once, before there is
+/// a second thread. Returns how files can be given to owners then.
+fn become_root(path: &Path) -> Result<Owners, Failure> {
+    let mut map = idmap::decide(&Caller::look()?);
+    if let (IdMap::Subordinate { uid, gid, .. }, Some(Owners::Single)) = (&map, Store::owners_at(path)?) {
+        map = IdMap::Single { uid: *uid, gid: *gid };
+    }
+    idmap::become_root(&map)?;
+    Ok(match map {
+        IdMap::Native => Owners::Native,
+        IdMap::Subordinate { .. } => Owners::Subordinate,
+        IdMap::Single { .. } => Owners::Single,
+    })
 }
 
 /// Does what `command` says and returns mk's exit code.
 pub(crate) fn call(command: Command, context: &Context) -> Result<u8, Failure> {
     match command {
+        Command::Build(args) => build::call(&args, context),
+        Command::Run(args) => run::call(args, context),
+        Command::Lock(args) => build::lock(&args, context),
         Command::Completions(args) => completions::call(&args),
-        Command::Images(args) => {
-            context.settings(&Flags {
-                store: args.store.store.as_deref(),
-                ..Flags::default()
-            })?;
-            Err(Failing::new("this command is not connected to the core yet").into())
+        Command::Images(args) => images::list(&args, context),
+        Command::Tag(args) => images::tag(&args, context),
+        Command::Rm(args) => images::rm(&args, context),
+        Command::Inspect(args) => inspect::call(&args, context),
+        Command::Export(args) => export::call(&args, context),
+        Command::Gc(_) | Command::Verify(_) | Command::Schema(_) => {
+            Err(crate::report::Failing::new("this command is not connected to the core yet").into())
         }
-        _ => Err(Failing::new("this command is not connected to the core yet").into()),
     }
 }

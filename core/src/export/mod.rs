@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use crate::entry::Content;
 use crate::meta::Meta;
 use crate::path::TreePath;
+use crate::store::{ObjectName, Store};
 use crate::sys::SysError;
 
 pub mod folder;
@@ -12,6 +13,15 @@ pub mod tar;
 
 /// How the bytes of a file are come by.
 pub type Open<'a> = dyn Fn(&Content, &Meta) -> io::Result<Box<dyn Read>> + 'a;
+
+/// Returns a way to open the files of trees in `store`.
+pub fn files_of(store: &Store) -> impl Fn(&Content, &Meta) -> io::Result<Box<dyn Read>> {
+    |content, meta| {
+        let name = ObjectName::new(&content.digest, meta, store.format());
+        let folder = store.object_folder(&name).map_err(io::Error::other)?;
+        Ok(Box::new(folder.open_file(name.file())?))
+    }
+}
 
 /// Why an image was not written out.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,266 @@
+//! `mk build` and `mk lock`: a recipe becomes an image, and its sources are pinned on the way.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use mk_core::assemble::pin::{self, Policy};
+use mk_core::assemble::{self, Built, Request};
+use mk_core::fetch;
+use mk_core::plan::lock::Lock;
+use mk_core::recipe::{self, Recipe};
+use mk_core::store::Store;
+use mk_core::store::image::check_name;
+use mk_core::unpack::Limits;
+use mk_core::watch::{Event, Watch};
+use serde_json::json;
+
+use super::export::Draft;
+use super::{Context, find};
+use crate::args::{self, SourceArgs, TalkArgs};
+use crate::progress::Progress;
+use crate::report::{Failing, Failure};
+use crate::settings::{Flags, Settings};
+use crate::ui;
+
+/// Builds what `mk build` names and prints its name and digest.
+pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure> {
+    let began = Instant::now();
+    let settings = context.settings(&flags(&args.source, args.store.store.as_deref()))?;
+    let found = find::Recipe::find(&args.recipe)?;
+    let policy = match (args.locked, args.source.update) {
+        (true, _) => Policy::Locked,
+        (_, true) => Policy::Renew,
+        _ => Policy::Complete,
+    };
+    let order = Order::read(&found, &args.source, args.name.as_deref(), policy)?;
+    let store = context.store(&settings)?;
+    let built = {
+        let progress = Progress::new(context.ui, args.talk);
+        order.carry_out(&settings, &store, &progress)?
+    };
+    if args.json {
+        ui::data(ui::pretty(&json!({
+            "name": order.name,
+            "digest": built.image.to_string(),
+            "tree": built.tree.to_string(),
+            "files": built.size.files,
+            "bytes": built.size.bytes,
+            "steps": built.steps,
+            "cached": built.cached,
+            "unchanged": built.unchanged,
+            "seconds": began.elapsed().as_secs_f64(),
+        })))?;
+    } else {
+        ui::data(format_args!("{} {}", order.name, built.image))?;
+        summary(context, args.talk, &built, began);
+    }
+    Ok(0)
+}
+
+/// Says in one line what a build did.
+fn summary(context: &Context, talk: TalkArgs, built: &Built, began: Instant) {
+    if talk.quiet || talk.progress == args::ProgressMode::Json {
+        return;
+    }
+    let size = format!(
+        "{}, {}",
+        ui::counted(built.size.files, "file"),
+        ui::bytes(built.size.bytes)
+    );
+    let time = ui::duration(began.elapsed());
+    let steps = ui::counted(built.steps as u64, "step");
+    context.ui.say(match built.cached {
+        _ if built.unchanged && built.steps == 1 => {
+            format!("nothing to do: its step is cached ({size}, {time})")
+        }
+        _ if built.unchanged => format!("nothing to do: all {steps} are cached ({size}, {time})"),
+        0 => format!("{size}, built in {time} ({steps})"),
+        cached => format!("{size}, built in {time} ({cached} of {steps} cached)"),
+    });
+}
+
+/// Builds the image of a recipe that `mk run` was given, and says little: what counts is the run.
+pub(super) fn on_the_way(
+    found: &find::Recipe,
+    settings: &Settings,
+    store: &Store,
+    context: &Context,
+) -> Result<Built, Failure> {
+    let order = Order::read(found, &SourceArgs::default(), None, Policy::Complete)?;
+    let progress = Progress::new(context.ui, TalkArgs::default());
+    order.carry_out(settings, store, &progress)
+}
+
+/// Pins what `mk lock` names.
+pub(super) fn lock(args: &args::Lock, context: &Context) -> Result<u8, Failure> {
+    let settings = context.settings(&flags(&args.source, args.store.store.as_deref()))?;
+    let found = find::Recipe::find(&args.recipe)?;
+    let policy = match (args.check, args.source.update) {
+        (true, _) => Policy::Locked,
+        (_, true) => Policy::Renew,
+        _ => Policy::Complete,
+    };
+    let order = Order::read(&found, &args.source, None, policy)?;
+    let Some(path) = &order.lock_file else {
+        let failing = Failing::new(format!(
+            "`{}` is a recipe that mk ships, and so is its lock",
+            found.place
+        ));
+        return Err(failing.hint("`mk lock` is for recipes of your own").into());
+    };
+    let store = context.store(&settings)?;
+    let progress = Progress::new(context.ui, args.talk);
+    let pinned = order.pin(&settings, &store, &progress)?;
+    drop(progress);
+    if !args.talk.quiet && pinned.changed == 0 {
+        let pins = (pinned.lock.debs.len() + pinned.lock.urls.len()) as u64;
+        context.ui.say(match pins {
+            0 => format!("nothing to do: `{}` names nothing that needs a pin", found.place),
+            _ => format!(
+                "nothing to do: `{}` holds {}",
+                path.display(),
+                ui::counted(pins, "pin")
+            ),
+        });
+    }
+    Ok(0)
+}
+
+/// Returns what the flags that name sources say.
+fn flags<'a>(source: &'a SourceArgs, store: Option<&'a Path>) -> Flags<'a> {
+    Flags {
+        store,
+        mirror: source.mirror.as_deref(),
+        source_dirs: &source.source_dirs,
+    }
+}
+
+/// A recipe that has been read, and what to do with it.
+struct Order {
+    recipe: Recipe,
+    lock: Lock,
+    name: String,
+    folder: PathBuf,
+    lock_file: Option<PathBuf>,
+    policy: Policy,
+    insecure_index: bool,
+}
+
+impl Order {
+    fn read(
+        found: &find::Recipe,
+        args: &SourceArgs,
+        name: Option<&str>,
+        policy: Policy,
+    ) -> Result<Self, Failure> {
+        let name = name.unwrap_or(&found.name);
+        let texts = found.read()?;
+        let given: BTreeMap<String, String> = args
+            .args
+            .iter()
+            .map(|pair| (pair.name.clone(), pair.value.clone()))
+            .collect();
+        let recipe = recipe::parse::parse(&texts.recipe, &given)
+            .map_err(|mistakes| Failure::Drawn(mistakes.render(&found.place, &texts.recipe)))?;
+        let lock = match &texts.lock {
+            Some(text) => Lock::parse(text).map_err(|bad| bad_lock(texts.lock_file.as_deref(), bad))?,
+            None => Lock::default(),
+        };
+        check_name(name).map_err(|bad| {
+            Failing::new(bad.to_string())
+                .hint(format!("name it, as in `mk build {} --name app`", found.place))
+        })?;
+        Ok(Self {
+            recipe,
+            lock,
+            name: name.to_owned(),
+            folder: texts.folder,
+            lock_file: texts.lock_file,
+            policy,
+            insecure_index: args.insecure_index,
+        })
+    }
+
+    fn carry_out(&self, settings: &Settings, store: &Store, watch: &dyn Watch) -> Result<Built, Failure> {
+        let pinned = self.pin(settings, store, watch)?;
+        let request = Request {
+            recipe: &self.recipe,
+            folder: &self.folder,
+            lock: &pinned.lock,
+            name: &self.name,
+            arch: architecture(),
+            epoch: settings.epoch,
+            fetch: &self.fetch(settings),
+            limits: &Limits::default(),
+        };
+        Ok(assemble::assemble(request, store, watch)?)
+    }
+
+    /// Completes the lock and writes it where it changed.
+    fn pin(&self, settings: &Settings, store: &Store, watch: &dyn Watch) -> Result<pin::Pinned, Failure> {
+        let fetch = self.fetch(settings);
+        let pinned = pin::pin(&self.recipe, &self.lock, self.policy, &fetch, store, watch)?;
+        if pinned.changed > 0 {
+            match &self.lock_file {
+                Some(path) => {
+                    write_lock(path, &pinned.lock.to_text())?;
+                    let path = path.display().to_string();
+                    watch.see(Event::LockWritten {
+                        path: &path,
+                        changed: pinned.changed,
+                    });
+                }
+                None => watch.see(Event::Note {
+                    text: "new pins of a recipe that mk ships hold for this build only",
+                }),
+            }
+        }
+        Ok(pinned)
+    }
+
+    fn fetch(&self, settings: &Settings) -> fetch::Settings {
+        let mut fetch = fetch::Settings::new(SystemTime::now());
+        fetch.source_dirs.clone_from(&settings.source_dirs);
+        fetch.mirror.clone_from(&settings.mirror);
+        fetch.insecure_index = self.insecure_index;
+        fetch.proxies = fetch::Proxies {
+            http: settings.proxies.http.clone(),
+            https: settings.proxies.https.clone(),
+            none: settings.proxies.none.clone(),
+        };
+        fetch
+    }
+}
+
+fn bad_lock(path: Option<&Path>, bad: mk_core::plan::lock::BadLock) -> Failing {
+    let place = path.map_or_else(|| "the lock".to_owned(), |path| format!("`{}`", path.display()));
+    Failing::new(format!("cannot read {place}"))
+        .because(bad)
+        .hint("mk writes this file: take it from version control, or delete it and run `mk lock`")
+}
+
+/// Writes the lock file whole or not at all, with the mode that it had, through a symlink if it is one.
+fn write_lock(path: &Path, text: &str) -> Result<(), Failure> {
+    let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if fs_err::read_to_string(&path).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    let draft = Draft::beside(&path);
+    let mut file = fs_err::File::create(&draft.path)?;
+    if let Ok(there) = fs_err::metadata(&path) {
+        fs_err::set_permissions(&draft.path, there.permissions())?;
+    }
+    std::io::Write::write_all(&mut file, text.as_bytes())?;
+    file.sync_all()?;
+    draft.publish(&path)
+}
+
+/// Returns Debian's name of the architecture that this mk was made for.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

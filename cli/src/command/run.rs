@@ -1,0 +1,129 @@
+//! `mk run`: a command in an image.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use mk_core::enter;
+use mk_core::recipe::Network;
+use mk_core::rootfs::Rootfs;
+use mk_core::spec::{Asked, Extra, RunSpec};
+use mk_core::store::{self, ImageId, Store};
+
+use super::{Context, build, find};
+use crate::args::{self, NetworkArg};
+use crate::report::{Failing, Failure};
+use crate::settings::{Flags, Settings};
+use crate::ui;
+
+/// Runs the command and returns the exit code that tells how it ended.
+pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
+    let flags = Flags {
+        store: args.store.store.as_deref(),
+        ..Flags::default()
+    };
+    let settings = context.settings(&flags)?;
+    let (image, dry_run) = (args.image.clone(), args.dry_run);
+    let asked = asked(args, context)?;
+    let store = context.store(&settings)?;
+    let id = image_of(&image, &settings, &store, context)?;
+    let (rootfs, image) = Rootfs::of(&store, &id)?;
+    let spec = RunSpec::new(&image.run, &image.conf, asked)?;
+    if dry_run {
+        let plan = enter::plan(&rootfs, &spec).map_err(failed)?;
+        ui::data(plan.to_string().trim_end())?;
+        return Ok(0);
+    }
+    Ok(enter::run(rootfs, &spec).map_err(failed)?.exit_code())
+}
+
+/// An error of a run brings its own exit code: 126 and 127 tell of the command, 125 of mk.
+fn failed(error: enter::Error) -> Failure {
+    Failure::Coded(error.exit_code(), Box::new(error))
+}
+
+/// Returns the image that `word` names, built on the way where only a recipe is known.
+fn image_of(
+    word: &OsString,
+    settings: &Settings,
+    store: &Store,
+    context: &Context,
+) -> Result<ImageId, Failure> {
+    if find::is_path(Path::new(word)) {
+        let recipe = find::Recipe::find(Path::new(word))?;
+        return Ok(build::on_the_way(&recipe, settings, store, context)?.image);
+    }
+    let word = word.to_string_lossy();
+    match store.resolve(&word) {
+        Ok(image) => Ok(image),
+        Err(store::Error::NoImage(_)) => match find::Recipe::known(&word) {
+            Some(recipe) => Ok(build::on_the_way(&recipe, settings, store, context)?.image),
+            None => find::image(Some(store), &word).map(|(_, image)| image),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
+    let mut env = Vec::new();
+    for file in &args.env_files {
+        env.extend(env_file(file)?);
+    }
+    // After the files: what is said on the command line is the last word.
+    env.extend(
+        args.env
+            .into_iter()
+            .map(|pair| OsString::from(format!("{}={}", pair.name, pair.value))),
+    );
+    let volumes = args.volumes.into_iter().map(Extra::Volume);
+    let term = context
+        .environment
+        .text("TERM")
+        .filter(|_| std::io::stdin().is_terminal());
+    Ok(Asked {
+        command: args.command,
+        env,
+        term: term.map(OsString::from),
+        hostname: args.hostname,
+        workdir: args.workdir.map(OsString::from),
+        user: args.user,
+        network: args.network.map(|network| match network {
+            NetworkArg::None => Network::None,
+            NetworkArg::Host => Network::Host,
+        }),
+        read_only: args.read_only,
+        as_pid1: args.as_pid1,
+        mounts: volumes.chain(args.tmpfs.into_iter().map(Extra::Tmpfs)).collect(),
+        stop_timeout: None,
+    })
+}
+
+/// Reads `NAME=VALUE` lines. Empty lines and those that begin with `#` are passed over; nothing is unquoted.
+fn env_file(path: &Path) -> Result<Vec<OsString>, Failure> {
+    let bytes = fs_err::read(path)?;
+    let mut entries = Vec::new();
+    for (number, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.trim_ascii().is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        if line
+            .iter()
+            .position(|&byte| byte == b'=')
+            .is_none_or(|at| at == 0)
+        {
+            let what = format!(
+                "`{}`, line {}: `{}` is not NAME=VALUE",
+                path.display(),
+                number + 1,
+                mk_core::path::shown(line)
+            );
+            return Err(Failing::new(what)
+                .hint("a name alone passes nothing on: write its value too")
+                .into());
+        }
+        entries.push(OsString::from_vec(line.to_vec()));
+    }
+    Ok(entries)
+}
