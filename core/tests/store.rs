@@ -1,16 +1,20 @@
 //! Trees and files into a store and out again, on a real disk.
 
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use mk_core::digest::Digest;
-use mk_core::entry::{Entry, Kind};
+use mk_core::entry::{Content, Entry, Kind};
 use mk_core::meta::Meta;
 use mk_core::path::TreePath;
 use mk_core::recipe::{Conf, RunDefaults};
 use mk_core::rootfs;
+use mk_core::store::gc::{Stored, gc};
+use mk_core::store::verify::verify;
 use mk_core::store::{Error, Image, ImageId, Owners, Stage, StepRecord, Store};
 use mk_core::tree::Tree;
+use mk_core::unpack::{self, BadArchive, Body, Limits};
 
 /// How the user who runs the tests can keep owners.
 fn owners() -> Owners {
@@ -44,7 +48,7 @@ fn other(path: &str, mode: u16, kind: Kind<String>) -> (TreePath, Meta, Kind<Str
 /// Stages `files` and returns their tree.
 fn layer(stage: &Stage<'_>, files: Vec<(TreePath, Meta, Kind<String>)>) -> Tree {
     let mut tree = Tree::new(0);
-    let mut layer = tree.layer(i64::MAX);
+    let mut layer = tree.layer(1_700_000_000);
     for (path, meta, kind) in files {
         let entry = Entry { path, meta, kind };
         let entry = entry.try_map(|body, meta| stage.add_file(&mut body.as_bytes(), meta));
@@ -146,6 +150,37 @@ fn a_tree_becomes_a_folder_of_links_to_objects() {
 }
 
 #[test]
+fn times_that_no_filesystem_holds_do_no_harm() {
+    let (_temp, store) = fresh();
+    let stage = store.stage().unwrap();
+    let mut files = Vec::new();
+    for (at, time) in [i64::MIN, -1, i64::MAX].into_iter().enumerate() {
+        for (path, mut meta, kind) in [
+            file(&format!("{at}/file"), 0o644, "same"),
+            other(&format!("{at}"), 0o755, Kind::Folder),
+            other(&format!("{at}/link"), 0o777, Kind::Symlink((*b"x").into())),
+        ] {
+            meta.mtime = time;
+            files.push((path, meta, kind));
+        }
+    }
+    let mut tree = Tree::new(0);
+    let mut layer = tree.layer(i64::MAX);
+    for (path, meta, kind) in files {
+        let entry =
+            Entry { path, meta, kind }.try_map(|body, meta| stage.add_file(&mut body.as_bytes(), meta));
+        layer.lay(entry.unwrap()).unwrap();
+    }
+    drop(layer);
+    stage.commit().unwrap();
+    let digest = store.put_tree(&tree).unwrap();
+    rootfs::checkout(&store, &digest, &tree, &()).unwrap();
+    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    let before = fs_err::metadata(store.rootfs_path(&digest).join("1/file")).unwrap();
+    assert_eq!(before.mtime(), -1);
+}
+
+#[test]
 fn what_is_there_is_not_written_again() {
     let (_temp, store) = fresh();
     let (tree, _) = filled(&store, "sample");
@@ -210,4 +245,323 @@ fn a_step_is_remembered_and_its_key_gives_one_tree() {
     };
     let fault = store.put_step(&key, &other).unwrap_err();
     assert!(matches!(fault, Error::ReproducibilityFault { known, .. } if known == tree.digest()));
+}
+
+#[test]
+fn gc_keeps_what_a_name_needs_and_removes_the_rest() {
+    let (_temp, store) = fresh();
+    let (tree, id) = filled(&store, "keep");
+    let (_, doomed) = filled(&store, "doomed");
+    assert_ne!(id, doomed, "they differ in their host name");
+    let stage = store.stage().unwrap();
+    let extra = layer(
+        &stage,
+        vec![
+            file("only/here", 0o644, "garbage"),
+            other("only", 0o555, Kind::Folder),
+        ],
+    );
+    let mut writer = stage.add_source(None).unwrap();
+    std::io::Write::write_all(&mut writer, b"archive").unwrap();
+    let (source, _) = writer.finish().unwrap();
+    stage.commit().unwrap();
+    let between = store.put_tree(&extra).unwrap();
+    rootfs::checkout(&store, &between, &extra, &()).unwrap();
+    store.set_newest(&source, -7).unwrap();
+    assert_eq!(store.newest(&source).unwrap(), Some(-7));
+
+    // The image's tree was made from `extra`, and that from the archive: both are kept while the image is.
+    let made = |tree, from, ingredients: Vec<(String, String)>| StepRecord {
+        tree,
+        from,
+        ingredients,
+    };
+    let first = made(between, None, vec![("archive".into(), format!("x {source}"))]);
+    store.put_step(&Digest::of(b"1"), &first).unwrap();
+    let second = made(tree.digest(), Some(between), vec![]);
+    store.put_step(&Digest::of(b"2"), &second).unwrap();
+    assert!(store.remove_ref("doomed").unwrap());
+    let would = gc(&store, true, &()).unwrap();
+    assert_eq!(store.images().unwrap().len(), 2, "a dry run removed something");
+    let did = gc(&store, false, &()).unwrap();
+    assert_eq!(would, did);
+    assert_eq!(did.removed[&Stored::Images].items, 1);
+    assert_eq!(did.removed[&Stored::Conf].items, 1);
+    assert_eq!(
+        did.removed[&Stored::Rootfs].items,
+        1,
+        "an intermediate tree needs no folder"
+    );
+    assert!(!did.removed.contains_key(&Stored::Objects), "{did:?}");
+    assert_eq!(did.kept[&Stored::Steps].items, 2);
+    assert!(store.source(&source).unwrap().is_some());
+    assert!(store.has_tree(&between).unwrap());
+    assert_eq!(verify(&store, &()).unwrap().damages, []);
+
+    assert!(store.remove_ref("keep").unwrap());
+    let lease = store.lease(&id).unwrap();
+    gc(&store, false, &()).unwrap();
+    assert!(store.has_rootfs(&tree.digest()).unwrap(), "the image was running");
+    drop(lease);
+    gc(&store, false, &()).unwrap();
+    assert!(matches!(store.lease(&id), Err(Error::NoImage(_))));
+    for folder in [
+        "objects", "trees", "rootfs", "images", "conf", "steps", "sources", "trash", "leases", "refs",
+    ] {
+        assert_eq!(walk(&store.path().join(folder)), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn verify_names_what_is_damaged_and_whom_it_hurts() {
+    let (_temp, store) = fresh();
+    let (tree, id) = filled(&store, "sample");
+    let found = verify(&store, &()).unwrap();
+    assert_eq!((found.objects, found.trees, found.images), (3, 1, 1));
+    assert_eq!(found.damages, []);
+    let root = store.rootfs_path(&tree.digest());
+    let object = |text: &str| {
+        let start = Digest::of(text.as_bytes()).to_string();
+        walk(&store.path().join("objects"))
+            .into_iter()
+            .find(|path| path.contains(&start[2..]))
+            .unwrap()
+    };
+    let check = |path: &Path, why: &str| {
+        let damages = verify(&store, &()).unwrap().damages;
+        let damage = damages.iter().find(|damage| damage.path == path);
+        let damage = damage.unwrap_or_else(|| panic!("no {path:?} in {damages:?}"));
+        assert!(damage.why.contains(why), "{damage:?}");
+        assert_eq!(
+            (&damage.images[..], &damage.names[..]),
+            (&[id][..], &["sample".to_owned()][..]),
+            "{damage:?}"
+        );
+    };
+
+    // Bytes, with size, mode and time as before: nothing but hashing sees it.
+    let secret = object("secret\n");
+    let time = fs_err::metadata(&secret).unwrap().modified().unwrap();
+    fs_err::write(&secret, "SECRET\n").unwrap();
+    let opened = fs_err::OpenOptions::new().write(true).open(&secret).unwrap();
+    opened.file().set_modified(time).unwrap();
+    check(Path::new(&secret), "its bytes hash to");
+    check(&root.join("etc/secret"), "its bytes hash to");
+    fs_err::write(&secret, "secret\n").unwrap();
+    check(Path::new(&secret), "its metadata is");
+    opened.file().set_modified(time).unwrap();
+    assert_eq!(verify(&store, &()).unwrap().damages, []);
+
+    // The folder.
+    fs_err::remove_file(root.join("bin-link")).unwrap();
+    check(&root.join("bin-link"), "it is missing");
+    fs_err::os::unix::fs::symlink("etc", root.join("bin-link")).unwrap();
+    check(&root.join("bin-link"), "it points elsewhere");
+    fs_err::write(root.join("tmp/extra"), "").unwrap();
+    check(&root.join("tmp/extra"), "it is not in the tree");
+    fs_err::remove_file(root.join("etc/empty")).unwrap();
+    fs_err::create_dir(root.join("etc/empty")).unwrap();
+    check(&root.join("etc/empty"), "it should be a file");
+
+    // What is gone.
+    fs_err::remove_file(object("")).unwrap();
+    let missing = verify(&store, &()).unwrap().damages;
+    assert!(
+        missing
+            .iter()
+            .any(|damage| damage.why == "it is missing" && damage.names == ["sample"])
+    );
+    fs_err::write(
+        store.path().join("trees").join(tree.digest().to_string()),
+        "#mtree mk-tree 1\n",
+    )
+    .unwrap();
+    check(
+        &store.path().join("trees").join(tree.digest().to_string()),
+        "does not hash",
+    );
+    fs_err::write(store.path().join("images").join(id.to_string()), "x").unwrap();
+    check(&store.path().join("images").join(id.to_string()), "does not hash");
+    fs_err::write(store.path().join("refs/sample"), "x").unwrap();
+    let damages = verify(&store, &()).unwrap().damages;
+    let damage = damages
+        .iter()
+        .find(|damage| damage.path.ends_with("refs/sample"))
+        .unwrap();
+    assert_eq!(damage.names, ["sample"]);
+    assert!(
+        gc(&store, false, &()).is_err(),
+        "what a damaged name needs is not known"
+    );
+}
+
+#[test]
+fn images_are_found_by_name_digest_and_unique_beginning() {
+    let (_temp, store) = fresh();
+    let (_, id) = filled(&store, "a-name");
+    let text = id.to_string();
+    for known in ["a-name", &text, &text[..6], &text[..30]] {
+        assert_eq!(store.resolve(known).unwrap(), id, "{known}");
+    }
+    for unknown in ["b-name", &text[..5], "000000"] {
+        assert!(
+            matches!(store.resolve(unknown), Err(Error::NoImage(_))),
+            "{unknown}"
+        );
+    }
+    for bad in [
+        "",
+        ".hidden",
+        "../x",
+        "a/b",
+        "Upper",
+        "a b",
+        "-x",
+        &"a".repeat(129),
+    ] {
+        assert!(matches!(store.resolve(bad), Err(Error::BadName(_))), "{bad}");
+        assert!(matches!(store.set_ref(bad, &id), Err(Error::BadName(_))), "{bad}");
+    }
+    assert_eq!(store.refs().unwrap().len(), 1);
+}
+
+#[test]
+fn a_folder_that_is_no_store_is_left_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    fs_err::write(temp.path().join("mine"), "").unwrap();
+    let refused = Store::open(temp.path(), owners()).unwrap_err();
+    assert!(matches!(refused, Error::NotAStore { .. }), "{refused}");
+    assert_eq!(fs_err::read_dir(temp.path()).unwrap().count(), 1);
+    let missing = temp.path().join("missing");
+    assert!(matches!(
+        Store::open_existing(&missing, owners()),
+        Err(Error::Missing(_))
+    ));
+    assert_eq!(Store::owners_at(&missing).unwrap(), None);
+}
+
+#[test]
+fn a_store_keeps_its_own_way_with_owners() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("store");
+    Store::open(&path, Owners::Single).unwrap();
+    assert_eq!(Store::owners_at(&path).unwrap(), Some(Owners::Single));
+    assert_eq!(
+        Store::open(&path, Owners::Native).unwrap().format().owners,
+        Owners::Single
+    );
+    let path = temp.path().join("other");
+    Store::open(&path, Owners::Subordinate).unwrap();
+    for wanted in [Owners::Single, Owners::Native] {
+        assert!(matches!(
+            Store::open(&path, wanted),
+            Err(Error::OtherOwners { .. })
+        ));
+    }
+    fs_err::write(path.join("format"), "mk-store 2\nowners native\n").unwrap();
+    assert!(matches!(
+        Store::open(&path, Owners::Native),
+        Err(Error::Damaged { .. })
+    ));
+}
+
+/// What a person's `tar` calls are allowed to find: a peer that is not installed skips the test.
+fn peer(program: &str) -> Option<std::process::Command> {
+    let found = std::process::Command::new(program)
+        .arg("--version")
+        .output()
+        .is_ok();
+    if !found {
+        use std::io::Write as _;
+        _ = writeln!(std::io::stderr(), "skipped: needs {program}");
+    }
+    found.then(|| std::process::Command::new(program))
+}
+
+#[test]
+fn an_exported_archive_is_the_tree_and_always_the_same() {
+    let (temp, store) = fresh();
+    let stage = store.stage().unwrap();
+    let long = format!("{}/{}", "l".repeat(200), "f".repeat(250));
+    let mut far = file("far", 0o644, "x");
+    (far.1.uid, far.1.gid, far.1.mtime) = (3_000_000, 4_000_000_000, -9);
+    let mut noted = file("noted", 0o644, "y");
+    noted.1.keep_xattr(b"user.note", b"a=b\n\0c");
+    let mut files = vec![
+        file(&long, 0o644, "long"),
+        other(
+            "long-link",
+            0o777,
+            Kind::Symlink("t".repeat(300).into_bytes().into()),
+        ),
+        other("z-hard", 0o644, Kind::HardLink(TreePath::parse(&long).unwrap())),
+        file("grüße", 0o644, ""),
+        file("big", 0o644, &"0123456789abcdef".repeat(100_000)),
+        far,
+        noted,
+        other(
+            "null",
+            0o666,
+            Kind::Device {
+                block: false,
+                major: 1,
+                minor: 300_000,
+            },
+        ),
+        other("pipe", 0o644, Kind::Fifo),
+    ];
+    files.push((
+        TreePath::parse(b"odd\xff").unwrap(),
+        Meta::new(0o600, 0),
+        Kind::File("odd".into()),
+    ));
+    if !is_root() {
+        files.retain(|(path, _, _)| path.as_bytes() != b"far");
+    }
+    let tree = layer(&stage, files);
+    stage.commit().unwrap();
+    let open = |content: &Content, meta: &Meta| -> io::Result<Box<dyn io::Read>> {
+        Ok(Box::new(
+            store.open_object(content, meta).map_err(io::Error::other)?,
+        ))
+    };
+    let archive = || mk_core::export::tar::write(&tree, &open, Vec::new()).unwrap();
+    let one = archive();
+    assert!(one == archive());
+
+    // What the archive says is the tree again.
+    let stage = store.stage().unwrap();
+    let mut again = Tree::new(0);
+    let mut layer = again.layer(i64::MAX);
+    let mut lay = |entry: Entry<Body<'_>>| -> Result<(), BadArchive> {
+        let entry = entry.try_map(|mut body, meta| stage.add_file(&mut body, meta));
+        layer.lay(entry.unwrap()).unwrap();
+        Ok(())
+    };
+    unpack::entries("archive", &one[..], &Limits::default(), &mut lay).unwrap();
+    drop(layer);
+    assert_eq!(
+        String::from_utf8(again.encode()),
+        String::from_utf8(tree.encode())
+    );
+
+    for program in ["tar", "bsdtar"] {
+        let Some(mut peer) = peer(program) else { continue };
+        let archive = temp.path().join("a.tar");
+        fs_err::write(&archive, &one).unwrap();
+        let listed = peer
+            .args(["-tf"])
+            .arg(&archive)
+            .env("LC_ALL", "C.UTF-8")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+        assert!(
+            listed.status.success(),
+            "{program}: {}",
+            String::from_utf8_lossy(&listed.stderr)
+        );
+        assert_eq!(text.lines().count(), tree.iter().count(), "{program}: {text}");
+        assert!(text.lines().any(|line| line == long), "{program}: {text}");
+    }
 }

@@ -143,14 +143,7 @@ impl<'a> Performing<'a> {
         let stage = self.store.stage()?;
         match &perform.step.verb {
             Verb::Unpack { .. } | Verb::Deb { .. } => self.lay_archives(&stage, perform, tree)?,
-            Verb::Copy {
-                from,
-                into,
-                mode,
-                owner,
-            } => {
-                self.copy(&stage, perform, from, into, *mode, *owner, tree)?;
-            }
+            Verb::Copy { .. } => self.copy(&stage, perform, tree)?,
             Verb::Write {
                 path,
                 text,
@@ -278,20 +271,17 @@ impl<'a> Performing<'a> {
         Ok(entries)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the fields of one verb, taken apart where it is matched"
-    )]
-    fn copy(
-        &self,
-        stage: &Stage<'_>,
-        perform: Perform<'_>,
-        from: &str,
-        into: &TreePath,
-        mode: Option<u16>,
-        owner: Owner,
-        tree: &mut Tree,
-    ) -> Result<(), Error> {
+    /// Brings a file or folder from beside the recipe into the tree.
+    fn copy(&self, stage: &Stage<'_>, perform: Perform<'_>, tree: &mut Tree) -> Result<(), Error> {
+        let Verb::Copy {
+            from,
+            into,
+            mode,
+            owner,
+        } = &perform.step.verb
+        else {
+            return Ok(());
+        };
         let path = self.folder.join(from);
         let listing = fetch::local::list(&path)?;
         let mut layer = tree.layer(perform.epoch);
@@ -302,10 +292,10 @@ impl<'a> Performing<'a> {
         let mut seen = crate::digest::Hasher::new();
         for entry in listing.entries() {
             let file_mode = match (&entry.kind, mode) {
-                (Kind::File(_), Some(mode)) => mode,
+                (Kind::File(_), Some(mode)) => *mode,
                 _ => entry.meta.mode,
             };
-            let meta = owned(file_mode, owner, perform.epoch);
+            let meta = owned(file_mode, *owner, perform.epoch);
             let placed = Entry {
                 path: into.join_path(&entry.path)?,
                 meta,
@@ -318,9 +308,7 @@ impl<'a> Performing<'a> {
             layer.lay(placed)?;
         }
         if Some(seen.finish()) != perform.step.copied {
-            return Err(Error::Changed {
-                path: from.to_owned(),
-            });
+            return Err(Error::Changed { path: from.clone() });
         }
         Ok(())
     }

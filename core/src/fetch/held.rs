@@ -33,6 +33,13 @@ impl Held {
             .find_map(|folder| self.find_in(folder, pinned, watch))
     }
 
+    /// Returns the paths of the files that have been hashed.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> Vec<PathBuf> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.keys().map(|file| file.path.clone()).collect()
+    }
+
     fn find_in(&self, folder: &Path, pinned: &Pinned, watch: &dyn Watch) -> Option<PathBuf> {
         let mut files = candidates(folder, pinned.size, watch);
         let likely = likely_names(pinned);

@@ -192,32 +192,34 @@ fn follow(
         if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
             return Ok((url, response));
         }
-        let bad = |why: String| {
-            Failure::Final(Error::BadUrl {
-                url: without_password(&url),
-                why,
-            })
-        };
-        let location = response
-            .headers()
-            .get(header::LOCATION)
-            .and_then(|location| location.to_str().ok());
-        let Some(next) = location.and_then(|location| join(&url, location)) else {
-            return Err(bad("it redirects to nowhere".into()));
-        };
-        if url.starts_with("https:") && !next.starts_with("https:") && !pinned {
-            return Err(bad(format!(
-                "it redirects to `{}`, which is not encrypted",
-                without_password(&next)
-            )));
-        }
-        url = next;
+        let location = response.headers().get(header::LOCATION);
+        let location = location
+            .and_then(|location| location.to_str().ok())
+            .unwrap_or_default();
+        url = next_hop(&url, location, pinned).map_err(Failure::Final)?;
     }
     let why = format!("it redirects more than {MOST_REDIRECTS} times");
     Err(Failure::Final(Error::BadUrl {
         url: without_password(&url),
         why,
     }))
+}
+
+/// Returns where a redirect leads. What was asked for over an encrypted connection is not taken from an open one,
+/// unless its digest is known.
+fn next_hop(url: &str, location: &str, pinned: bool) -> Result<String, Error> {
+    let bad = |why: String| Error::BadUrl {
+        url: without_password(url),
+        why,
+    };
+    let next = join(url, location).ok_or_else(|| bad("it redirects to nowhere".into()))?;
+    if url.starts_with("https:") && !next.starts_with("https:") && !pinned {
+        return Err(bad(format!(
+            "it redirects to `{}`, which is not encrypted",
+            without_password(&next)
+        )));
+    }
+    Ok(next)
 }
 
 /// Sends one request; returns its answer, whatever that says.
@@ -441,4 +443,108 @@ fn without_dots(path: &str) -> String {
         kept.push("");
     }
     format!("/{}{query}", kept.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_lead_where_rfc_3986_says() {
+        let base = "http://a.example/b/c/d?q";
+        for (location, expected) in [
+            ("https://b.example/x", Some("https://b.example/x")),
+            ("//b.example/x", Some("http://b.example/x")),
+            ("/x/./y/../z?k=/../v", Some("http://a.example/x/z?k=/../v")),
+            ("e", Some("http://a.example/b/c/e")),
+            ("../e/", Some("http://a.example/b/e/")),
+            ("../../../..", Some("http://a.example/")),
+            ("?k", Some("http://a.example/b/c/d?k")),
+            ("e#part", Some("http://a.example/b/c/e")),
+            ("e:f", None),
+            ("ftp://b.example/x", None),
+            ("file:///etc/passwd", None),
+            ("", None),
+        ] {
+            assert_eq!(join(base, location).as_deref(), expected, "{location}");
+        }
+        assert_eq!(
+            join("http://a.example", "e").as_deref(),
+            Some("http://a.example/e")
+        );
+        assert_eq!(
+            join("http://a.example?q", "/e").as_deref(),
+            Some("http://a.example/e")
+        );
+    }
+
+    #[test]
+    fn only_pinned_bytes_may_leave_encryption() {
+        let (from, to) = ("https://a.example/x", "http://b.example/x");
+        assert_eq!(next_hop(from, to, true).unwrap(), to);
+        assert!(next_hop(from, "https://b.example/x", false).is_ok());
+        let error = next_hop(from, to, false).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`https://a.example/x` cannot be fetched: it redirects to `http://b.example/x`, which is not encrypted"
+        );
+    }
+
+    #[test]
+    fn pauses_double_and_are_never_longer_than_allowed() {
+        let patience = Patience {
+            back_off: Duration::from_millis(10),
+            longest_back_off: Duration::from_millis(50),
+            ..Patience::default()
+        };
+        let waits: Vec<u128> = (1..=40)
+            .map(|tries| pause(&patience, tries, None).as_millis())
+            .collect();
+        assert_eq!(waits[..4], [10, 20, 40, 50]);
+        assert!(waits.iter().all(|&wait| wait <= 50));
+        assert_eq!(
+            pause(&patience, 1, Some(Duration::from_secs(3600))).as_millis(),
+            50
+        );
+    }
+
+    #[test]
+    fn servers_say_how_long_to_wait_in_two_ways() {
+        let now = debian::date::parse("Sat, 14 Jun 2025 10:00:00 GMT").unwrap();
+        let asked = |text: &str| {
+            let headers = [(header::RETRY_AFTER, text.parse().unwrap())];
+            retry_after(&HeaderMap::from_iter(headers), now)
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(
+            asked("Sat, 14 Jun 2025 10:00:09 GMT"),
+            Some(Duration::from_secs(9))
+        );
+        assert_eq!(asked("Sat, 14 Jun 2025 09:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(asked("-1"), None);
+    }
+
+    #[test]
+    fn credentials_are_decoded_once() {
+        assert_eq!(
+            credentials("http://me:p%40ss%2525@proxy.example:1/").unwrap(),
+            b"me:p@ss%25"
+        );
+        assert_eq!(credentials("http://proxy.example/a@b"), None);
+        assert_eq!(percent_decoded("100%"), b"100%");
+        assert_eq!(percent_decoded("%zz%4"), b"%zz%4");
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        assert_eq!(
+            without_password("http://me:secret@a.example/x@y"),
+            "http://me:***@a.example/x@y"
+        );
+        assert_eq!(without_password("me:secret@a.example"), "me:***@a.example");
+        assert_eq!(
+            without_password("http://a.example/?k=v@w"),
+            "http://a.example/?k=v@w"
+        );
+    }
 }

@@ -17,6 +17,8 @@ pub mod held;
 pub mod http;
 pub mod local;
 mod proxy;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use transfer::Transfer;

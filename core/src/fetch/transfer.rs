@@ -134,7 +134,7 @@ impl<'a> Transfer<'a> {
         if meta.is_dir() {
             return Err(read(io::ErrorKind::IsADirectory.into()));
         }
-        self.start(&path.to_string_lossy(), meta.is_file().then(|| meta.len()))?;
+        self.start(&path.to_string_lossy(), meta.is_file().then_some(meta.len()))?;
         self.skip(&mut file)
             .and_then(|()| self.take(&mut file))
             .map_err(|broken| match broken {

@@ -248,11 +248,12 @@ impl Store {
         for (name, text) in files {
             let file = self.full(folder.create_file(name, 0o644))?;
             self.full(file::write(&file, text))?;
-            self.dress(&file, &Meta::new(0o644, like.mtime))?;
+            self.format.dress(&file, &Meta::new(0o644, like.mtime))?;
             self.full(file::sync(&file))?;
         }
-        self.dress(&folder, &like)?;
-        self.dress(&dir.open_dir("conf")?, &Meta::new(0o755, like.mtime))?;
+        self.format.dress(&folder, &like)?;
+        self.format
+            .dress(&dir.open_dir("conf")?, &Meta::new(0o755, like.mtime))?;
         let path = format!("{}/{image}", layout::CONF);
         self.full(exists(dir.rename("conf", &self.dir, path)).map(drop))
     }

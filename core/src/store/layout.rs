@@ -80,6 +80,10 @@ pub struct Format {
     pub capabilities: bool,
     /// Whether the filesystem takes `user.*`.
     pub user_xattrs: bool,
+    /// The oldest time that the filesystem holds (seconds since 1970 UTC); it makes older ones into this.
+    pub oldest: i64,
+    /// The newest time that the filesystem holds (seconds since 1970 UTC); it makes newer ones into this.
+    pub newest: i64,
 }
 
 impl Format {
@@ -94,6 +98,7 @@ impl Format {
             (false, false) => "-",
         };
         text.line("xattrs", xattrs);
+        text.line("times", &format!("{} {}", self.oldest, self.newest));
         text.finish()
     }
 
@@ -108,12 +113,24 @@ impl Format {
             Some("-") => (false, false),
             _ => return Err(reader.bad("expected `xattrs` next, with what the filesystem holds")),
         };
+        let times = reader.take("times").and_then(|times| times.split_once(' '));
+        let times = times.and_then(|(oldest, newest)| Some((exact::<i64>(oldest)?, exact::<i64>(newest)?)));
+        let (oldest, newest) = times
+            .filter(|(oldest, newest)| oldest <= newest)
+            .ok_or_else(|| reader.bad("expected `times` next, with the oldest and the newest"))?;
         reader.finish()?;
         Ok(Self {
             owners,
             capabilities,
             user_xattrs,
+            oldest,
+            newest,
         })
+    }
+
+    /// Returns the time that a file of this store holds for `meta` (seconds since 1970 UTC).
+    pub fn held_time(&self, meta: &Meta) -> i64 {
+        meta.mtime.clamp(self.oldest, self.newest)
     }
 
     /// Returns the attributes of `meta` that a file or folder of this store holds; the others are in the tree only.
@@ -141,13 +158,8 @@ pub struct ObjectName(Box<str>);
 impl ObjectName {
     /// Returns the name of a file with these bytes and this metadata, in a store of this format.
     pub fn new(digest: &Digest, meta: &Meta, format: &Format) -> Self {
-        let Meta {
-            mode,
-            uid,
-            gid,
-            mtime,
-            ..
-        } = meta;
+        let Meta { mode, uid, gid, .. } = meta;
+        let mtime = format.held_time(meta);
         let mut text = match format.owners {
             Owners::Single => format!("{digest}.{mode:o}.{mtime}"),
             Owners::Native | Owners::Subordinate => format!("{digest}.{mode:o}.{uid}.{gid}.{mtime}"),
@@ -197,11 +209,6 @@ impl ObjectName {
     pub(crate) fn file(&self) -> &str {
         &self.0[2..]
     }
-
-    /// Returns the digest of its bytes.
-    pub(super) fn digest(&self) -> Option<Digest> {
-        self.0.get(..64)?.parse().ok()
-    }
 }
 
 /// Reads a value that is written as its type writes itself.
@@ -217,6 +224,8 @@ mod tests {
         owners: Owners::Native,
         capabilities: true,
         user_xattrs: true,
+        oldest: -2_147_483_648,
+        newest: 15_032_385_535,
     };
     const SINGLE: Format = Format {
         owners: Owners::Single,
@@ -231,20 +240,24 @@ mod tests {
                     owners,
                     capabilities,
                     user_xattrs,
+                    ..NATIVE
                 };
                 assert_eq!(Format::decode(format.encode().as_bytes()), Ok(format));
             }
         }
         assert_eq!(
             NATIVE.encode(),
-            "mk-store 1\nowners native\nxattrs security.capability user\n"
+            "mk-store 1\nowners native\nxattrs security.capability user\ntimes -2147483648 15032385535\n"
         );
         for text in [
             "",
-            "mk-store 2\nowners native\nxattrs -\n",
-            "mk-store 1\nowners root\nxattrs -\n",
+            "mk-store 2\nowners native\nxattrs -\ntimes 0 9\n",
+            "mk-store 1\nowners root\nxattrs -\ntimes 0 9\n",
             "mk-store 1\nowners native\n",
-            "mk-store 1\nowners native\nxattrs -\nmore\n",
+            "mk-store 1\nowners native\nxattrs -\n",
+            "mk-store 1\nowners native\nxattrs -\ntimes 9 0\n",
+            "mk-store 1\nowners native\nxattrs -\ntimes 0 09\n",
+            "mk-store 1\nowners native\nxattrs -\ntimes 0 9\nmore\n",
         ] {
             assert!(Format::decode(text.as_bytes()).is_err(), "{text:?} was accepted");
         }

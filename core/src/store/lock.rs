@@ -135,7 +135,7 @@ impl std::os::fd::AsFd for Lease {
 
 /// Deletes the staging folders in `folder` whose lock is free. One whose boot was another has no process either, so its
 /// lock is free too.
-fn sweep(folder: &Dir) -> Result<()> {
+pub(super) fn sweep(folder: &Dir) -> Result<()> {
     for (name, _) in folder.list()? {
         if !name.to_string_lossy().starts_with(layout::STAGING) {
             continue;

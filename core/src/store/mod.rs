@@ -19,6 +19,7 @@ pub mod image;
 pub mod layout;
 pub mod lock;
 pub mod object;
+pub(crate) mod parents;
 pub mod step;
 pub mod verify;
 
@@ -251,12 +252,7 @@ impl Store {
         }
         let draft = format!("{}format-{:016x}", layout::STAGING, file::random()?);
         let file = dir.create_file(&draft, 0o600).map_err(full)?;
-        let (capabilities, user_xattrs) = held_xattrs(&file);
-        let format = Format {
-            owners,
-            capabilities,
-            user_xattrs,
-        };
+        let format = Format::probe(&file, owners)?;
         let made = file::write(&file, format.encode().as_bytes())
             .and_then(|()| file::sync(&file))
             .and_then(|()| exists(dir.rename(&draft, &dir, layout::FORMAT)).map(drop));
@@ -383,6 +379,14 @@ impl Store {
         self.damaged(folder, name, bad.to_string())
     }
 
+    /// Turns "no space left", however it comes, into an error that names the store.
+    pub(crate) fn naming_full<T>(&self, done: Result<T>) -> Result<T> {
+        done.map_err(|error| match error {
+            Error::Sys(error) => full(&self.path, error),
+            other => other,
+        })
+    }
+
     /// Turns "no space left" into an error that names the store.
     pub(crate) fn full<T>(&self, done: Result<T, SysError>) -> Result<T> {
         done.map_err(|error| full(&self.path, error))
@@ -411,19 +415,28 @@ fn read_format(path: &Path, dir: &Dir) -> Result<Option<Format>> {
     })
 }
 
-/// Returns whether the filesystem of `file` takes `security.capability` and `user.*` attributes.
-fn held_xattrs(file: &std::fs::File) -> (bool, bool) {
-    // Revision 2, cap_net_bind_service permitted, as `setcap` writes it (capabilities(7)).
-    const CAPABILITY: [u8; 20] = [0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let holds = |name: &[u8], value: &[u8]| {
-        file::set_xattr(file, name, value).is_ok()
-            && file::xattrs(file, |found| found == name)
-                .is_ok_and(|found| found.get(name).is_some_and(|found| **found == *value))
-    };
-    (
-        holds(b"security.capability", &CAPABILITY),
-        holds(b"user.mk", b"1"),
-    )
+impl Format {
+    /// Returns what the filesystem of `file`, which is an empty one to be played with, can hold.
+    pub(crate) fn probe(file: &std::fs::File, owners: Owners) -> Result<Self> {
+        // Revision 2, cap_net_bind_service permitted, as `setcap` writes it (capabilities(7)).
+        const CAPABILITY: [u8; 20] = [0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let holds = |name: &[u8], value: &[u8]| {
+            let found =
+                file::set_xattr(file, name, value).and_then(|()| file::xattrs(file, |found| found == name));
+            found.is_ok_and(|found| found.get(name).is_some_and(|found| **found == *value))
+        };
+        let time = |wanted: i64| -> Result<i64> {
+            file::set_mtime(file, wanted)?;
+            Ok(file::stat(file)?.mtime)
+        };
+        Ok(Self {
+            owners,
+            capabilities: holds(b"security.capability", &CAPABILITY),
+            user_xattrs: holds(b"user.mk", b"1"),
+            oldest: time(i64::MIN)?.min(0),
+            newest: time(i64::MAX)?.max(0),
+        })
+    }
 }
 
 /// Turns "it is there already" into `None`.

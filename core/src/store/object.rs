@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
-use super::layout::{self, ObjectName, Owners};
+use super::layout::{self, Format, ObjectName, Owners};
 use super::{Error, Result, Store, exists};
 use crate::digest::{Digest, HashWriter, Hasher};
 use crate::entry::Content;
 use crate::meta::Meta;
+use crate::path::TreePath;
 use crate::sys::SysError;
 use crate::sys::dir::Dir;
 use crate::sys::file::{self, LockKind};
@@ -56,9 +57,18 @@ impl Store {
 
     /// Begins to lay a tree out. Inside `rootfs`, because to move a folder to another parent takes write permission on
     /// the folder itself, which the root of an image need not give.
-    pub(crate) fn stage_rootfs(&self) -> Result<RootfsStage<'_>> {
-        let (path, dir) = self.make_staging("rootfs/")?;
-        Ok(RootfsStage {
+    pub(crate) fn stage_rootfs(&self) -> Result<StagedFolder<'_>> {
+        self.stage_folder("rootfs/")
+    }
+
+    /// Makes a folder for what is to be deleted; it is when the folder is dropped.
+    pub(super) fn stage_trash(&self) -> Result<StagedFolder<'_>> {
+        self.stage_folder("trash/")
+    }
+
+    fn stage_folder(&self, prefix: &str) -> Result<StagedFolder<'_>> {
+        let (path, dir) = self.make_staging(prefix)?;
+        Ok(StagedFolder {
             store: self,
             path,
             dir,
@@ -123,6 +133,17 @@ impl Store {
         let folder = format!("{:02x}", name.folder());
         self.path.join(layout::OBJECTS).join(folder).join(name.file())
     }
+
+    /// Explains that a file of a tree is not there.
+    pub(crate) fn missing_object(&self, path: &TreePath, object: &ObjectName, error: SysError) -> Error {
+        match error.errno {
+            Errno::NOENT => Error::NoObject {
+                path: path.to_string(),
+                object: self.object_path(object),
+            },
+            _ => error.into(),
+        }
+    }
 }
 
 impl Stage<'_> {
@@ -148,7 +169,7 @@ impl Stage<'_> {
             opened => {
                 let file = self.store.full(opened)?;
                 self.store.full(file::write(&file, &start))?;
-                self.store.dress(&file, meta)?;
+                self.store.naming_full(self.store.format.dress(&file, meta))?;
                 Ok(content)
             }
         }
@@ -173,7 +194,7 @@ impl Stage<'_> {
         let digest = hasher.finish();
         let name = ObjectName::new(&digest, meta, &self.store.format);
         let known = self.store.has_object(&name, size)? || {
-            self.store.dress(&file, meta)?;
+            self.store.naming_full(self.store.format.dress(&file, meta))?;
             exists(self.dir.rename(&draft, &self.dir, name.as_str()))?.is_none()
         };
         if known {
@@ -249,41 +270,40 @@ impl Drop for Stage<'_> {
     }
 }
 
-impl Store {
+impl Format {
     /// Gives an open file or folder its metadata. The owner first, because its change takes setuid bits and capabilities
     /// off again (chown(2)).
     pub(crate) fn dress(&self, file: &impl std::os::fd::AsFd, meta: &Meta) -> Result<()> {
         let now = file::stat(file)?;
-        let mut mode = now.mode;
-        if self.format.owners != Owners::Single && (now.uid, now.gid) != (meta.uid, meta.gid) {
+        let given = self.owners != Owners::Single && (now.uid, now.gid) != (meta.uid, meta.gid);
+        if given {
             file::chown(file, meta.uid, meta.gid).map_err(|error| Error::no_such_id(error, meta))?;
-            mode &= 0o1777;
         }
-        if mode != meta.mode || now.mode != meta.mode {
+        if given || now.mode != meta.mode {
             file::chmod(file, meta.mode)?;
         }
-        for (name, value) in self.format.held(meta) {
-            self.full(file::set_xattr(file, name, value))?;
+        for (name, value) in self.held(meta) {
+            file::set_xattr(file, name, value)?;
         }
-        Ok(file::set_mtime(file, meta.mtime)?)
+        Ok(file::set_mtime(file, self.held_time(meta))?)
     }
 }
 
-/// A rootfs folder on its way; dropped unfinished, it goes.
+/// A folder that is filled before it has its final name, if it ever gets one; dropped unfinished, it goes.
 #[derive(Debug)]
-pub(crate) struct RootfsStage<'a> {
+pub(crate) struct StagedFolder<'a> {
     store: &'a Store,
     path: String,
     dir: Dir,
 }
 
-impl RootfsStage<'_> {
+impl StagedFolder<'_> {
     /// Returns the folder.
     pub(crate) fn dir(&self) -> &Dir {
         &self.dir
     }
 
-    /// Gives the folder its final name, unless another was faster.
+    /// Makes a rootfs folder of it, unless another was faster.
     pub(crate) fn finish(self, tree: &Digest) -> Result<()> {
         let dir = &self.store.dir;
         self.store.full(dir.sync_filesystem())?;
@@ -293,7 +313,7 @@ impl RootfsStage<'_> {
     }
 }
 
-impl Drop for RootfsStage<'_> {
+impl Drop for StagedFolder<'_> {
     fn drop(&mut self) {
         // Its name is free once it has been renamed. Should this fail, the next build's sweep does it.
         _ = self.store.dir.remove_all(&self.path);
@@ -314,11 +334,9 @@ impl SourceWriter<'_> {
     pub fn finish(self) -> Result<(Digest, u64)> {
         let (_, digest, size) = self.out.finish();
         let dir = &self.stage.dir;
-        if self.expected.is_some_and(|expected| expected != digest) {
-            dir.unlink(&self.draft)?;
-        } else if exists(dir.rename(&self.draft, dir, format!("{}{digest}", layout::STAGED_SOURCE)))?
-            .is_none()
-        {
+        let wanted = self.expected.is_none_or(|expected| expected == digest);
+        let staged = format!("{}{digest}", layout::STAGED_SOURCE);
+        if !wanted || exists(dir.rename(&self.draft, dir, staged))?.is_none() {
             dir.unlink(&self.draft)?;
         }
         Ok((digest, size))

@@ -155,10 +155,14 @@ impl Dir {
     /// Takes away `path` with all that is below it, folders without write permission too. That something is gone
     /// already is no error: another may be at the same work.
     pub fn remove_all(&self, path: impl AsRef<Path>) -> Result<(), SysError> {
-        let mut deep = Vec::new();
-        self.remove_below(path.as_ref(), 0, self, &mut deep)?;
-        while let Some(name) = deep.pop() {
-            self.remove_below(Path::new(&name), 0, self, &mut deep)?;
+        let mut next = vec![path.as_ref().to_owned()];
+        while let Some(doomed) = next.pop() {
+            let mut deep = Deep {
+                top: self,
+                beside: path.as_ref(),
+                moved: &mut next,
+            };
+            self.remove_below(&doomed, 0, &mut deep)?;
         }
         Ok(())
     }
@@ -315,25 +319,20 @@ impl Dir {
             })
     }
 
-    /// Removes `path`, `depth` folders below `top`. One handle a level is held open, so what lies very deep is first
-    /// moved up to `top`, and its new name added to `deep`.
-    fn remove_below(
-        &self,
-        path: &Path,
-        depth: usize,
-        top: &Dir,
-        deep: &mut Vec<OsString>,
-    ) -> Result<(), SysError> {
+    /// Removes `path`, which lies `depth` folders down. One handle a level is held open, so what lies very deep is
+    /// moved up first, and goes later.
+    fn remove_below(&self, path: &Path, depth: usize, deep: &mut Deep<'_>) -> Result<(), SysError> {
         match gone(self.unlink(path)) {
             // A folder: EISDIR on Linux, EPERM where POSIX is followed (unlink(2)).
             Err(error) if matches!(error.errno, Errno::ISDIR | Errno::PERM) => {}
             done => return done.map(drop),
         }
         if depth == DEEPEST {
-            let name = OsString::from(format!("deep-{:016x}", file::random()?));
+            let mut name = deep.beside.as_os_str().to_owned();
+            name.push(format!(".deep-{:016x}", file::random()?));
             gone(self.chmod(path, 0o700))?;
-            if gone(self.rename(path, top, &name))?.is_some() {
-                deep.push(name);
+            if gone(self.rename(path, deep.top, &name))?.is_some() {
+                deep.moved.push(name.into());
             }
             return Ok(());
         }
@@ -349,7 +348,7 @@ impl Dir {
             file::chmod(&folder, 0o700)?;
         }
         for (name, _) in folder.list()? {
-            folder.remove_below(Path::new(&name), depth + 1, top, deep)?;
+            folder.remove_below(Path::new(&name), depth + 1, deep)?;
         }
         gone(self.remove_dir(path)).map(drop)
     }
@@ -381,6 +380,14 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS);
 /// So many folders deep, `remove_all` holds a handle a level; soft limits on open files begin at 1024.
 const DEEPEST: usize = 64;
+
+/// Where `remove_all` moves what lies too deep: beside what it was asked to remove, so that whoever clears up after a
+/// process that was killed finds it there.
+struct Deep<'a> {
+    top: &'a Dir,
+    beside: &'a Path,
+    moved: &'a mut Vec<PathBuf>,
+}
 
 /// The folder of a name: the handle itself, or one opened below it.
 enum Base<'a> {

@@ -124,6 +124,22 @@ pub fn read(file: &std::fs::File, limit: u64) -> Result<Vec<u8>, SysError> {
     }
 }
 
+/// Reads an open file from where it stands to its end, and hands it on piece by piece.
+pub fn read_pieces<E: From<SysError>>(
+    file: &std::fs::File,
+    mut take: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut piece = vec![0; 1 << 17];
+    loop {
+        match rustix::io::read(file, &mut piece[..]) {
+            Ok(0) => return Ok(()),
+            Ok(size) => take(&piece[..size])?,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(SysError::new(errno, format_args!("read({})", shown(file))).into()),
+        }
+    }
+}
+
 /// Writes all of `bytes` to an open file.
 pub fn write(file: impl AsFd, mut bytes: &[u8]) -> Result<(), SysError> {
     while !bytes.is_empty() {

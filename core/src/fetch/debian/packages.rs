@@ -188,3 +188,79 @@ fn stanzas(bytes: &[u8], packing: Packing, mut see: impl FnMut(&Stanza) -> io::R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn stanza(name: &str, version: &str) -> String {
+        format!("Package: {name}\nVersion: {version}\nSize: 1\nFilename: pool/{name}.deb\nSHA256: {DIGEST}\n")
+    }
+
+    #[test]
+    fn the_last_stanza_needs_no_empty_line_and_several_do_no_harm() {
+        let text = format!("\n\n{}\n \n\t\n{}", stanza("a", "1"), stanza("b", "2").trim_end());
+        let found = find(text.as_bytes(), Packing::None, &["a".into(), "b".into()]).unwrap();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found["b"].version, "2");
+        assert_eq!(found["b"].sha256.to_string(), DIGEST);
+    }
+
+    #[test]
+    fn a_bad_stanza_matters_only_if_it_is_asked_for() {
+        let text = format!("Package: bad\nVersion: 1\n\n{}", stanza("good", "1"));
+        assert_eq!(
+            find(text.as_bytes(), Packing::None, &["good".into()])
+                .unwrap()
+                .len(),
+            1
+        );
+        let error = find(text.as_bytes(), Packing::None, &["bad".into()]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("the stanza of `bad` has a bad `Filename: `"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn several_streams_in_one_file_are_one_text() {
+        let pack = |text: &str| {
+            let mut packed = Vec::new();
+            liblzma::read::XzEncoder::new(text.as_bytes(), 1)
+                .read_to_end(&mut packed)
+                .unwrap();
+            packed
+        };
+        let text = stanza("a", "1");
+        let packed = [pack(&text[..20]), pack(&text[20..])].concat();
+        assert_eq!(find(&packed, Packing::Xz, &["a".into()]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn names_that_are_much_alike_are_offered() {
+        let names = [
+            "busybox",
+            "busybox-static",
+            "libc6",
+            "libc6-dev",
+            "libc6-dbg",
+            "zlib1g",
+            "xz-utils",
+            "python3",
+        ];
+        let text: String = names.iter().map(|name| stanza(name, "1") + "\n").collect();
+        let near = |name: &str| near(text.as_bytes(), Packing::None, name).unwrap();
+        assert_eq!(near("busybox-satic"), ["busybox-static"]);
+        assert_eq!(
+            near("bsuybox"),
+            ["busybox", "busybox-static"].map(String::from)[..1]
+        );
+        assert_eq!(near("libc"), ["libc6"]);
+        assert_eq!(near("xz"), ["xz-utils"]);
+        assert_eq!(near("nothing-like-it"), Vec::<String>::new());
+    }
+}

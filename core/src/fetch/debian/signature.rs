@@ -204,7 +204,7 @@ fn is_by(signature: &Signature, key: &impl KeyDetails) -> bool {
 
 fn matches(
     signature: &Signature,
-    key: &(impl KeyDetails + VerifyingKey),
+    key: &impl VerifyingKey,
     text: &str,
     now: SystemTime,
 ) -> Result<(), Refusal> {

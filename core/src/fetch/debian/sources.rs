@@ -235,3 +235,173 @@ fn is_yes(value: &str) -> bool {
         .iter()
         .any(|yes| value.eq_ignore_ascii_case(yes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urls(entries: &[Entry]) -> Vec<String> {
+        entries
+            .iter()
+            .flat_map(Entry::mirrors)
+            .map(|mirror| mirror.url)
+            .collect()
+    }
+
+    #[test]
+    fn one_line_entries_that_carry_debian() {
+        for (text, expected) in [
+            (
+                "deb http://m.example/debian bookworm main",
+                "http://m.example/debian",
+            ),
+            (
+                "  deb\thttps://m.example/debian/  bookworm-updates   main contrib # why",
+                "https://m.example/debian",
+            ),
+            (
+                "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://m.example/debian sid main",
+                "http://m.example/debian",
+            ),
+            (
+                "deb [ enabled=yes ] http://m.example/pub/debian stable main non-free",
+                "http://m.example/pub/debian",
+            ),
+            (
+                "deb file:/srv/mirror/debian bookworm main",
+                "file:///srv/mirror/debian",
+            ),
+            (
+                "deb file:///srv/mirror/debian bookworm main",
+                "file:///srv/mirror/debian",
+            ),
+            (
+                "deb http://m.example:3142/debian trixie-backports main",
+                "http://m.example:3142/debian",
+            ),
+        ] {
+            assert_eq!(urls(&lines(text)), [expected], "{text}");
+        }
+    }
+
+    #[test]
+    fn one_line_entries_that_do_not() {
+        for text in [
+            "",
+            "# deb http://m.example/debian bookworm main",
+            "deb-src http://m.example/debian bookworm main",
+            "deb http://m.example/debian-security bookworm-security main",
+            "deb http://m.example/debian bookworm-security main",
+            "deb http://m.example/ubuntu noble main",
+            "deb http://m.example/debian noble main",
+            "deb http://m.example/debian bookworm contrib",
+            "deb [signed-by=/etc/apt/keyrings/tool.gpg] https://tool.example/linux/debian bookworm main",
+            "deb https://tool.example/apt bookworm main",
+            "deb https://tool.example/debian bookworm stable",
+            "deb https://tool.example/debian ./",
+            "deb [enabled=no] http://m.example/debian bookworm main",
+            "deb cdrom:[Debian GNU/Linux 12]/debian bookworm main",
+            "deb mirror+file:/etc/apt/mirrors/debian bookworm main",
+            "deb tor+http://m.example/debian bookworm main",
+            "deb [arch=amd64 http://m.example/debian bookworm main",
+            "deb http://m.example/debian",
+            "deb",
+        ] {
+            assert_eq!(urls(&lines(text)), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn deb822_entries() {
+        let text = "\
+# a comment
+Types: deb deb-src
+# http://other.example/debian
+URIs: http://one.example/debian/ https://two.example/debian
+Suites: bookworm
+ bookworm-updates
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: http://one.example/debian-security
+Suites: bookworm-security
+Components: main
+
+
+Enabled: no
+Types: deb
+URIs: http://off.example/debian
+Suites: bookworm
+Components: main
+
+types: deb
+uris: file:/srv/debian
+suites: unstable
+components: main
+enabled: YES
+
+Types: deb
+URIs: https://tool.example/debian
+Suites: bookworm
+Components: main
+Signed-By: /etc/apt/keyrings/tool.asc
+";
+        assert_eq!(
+            urls(&stanzas(text)),
+            [
+                "http://one.example/debian",
+                "https://two.example/debian",
+                "file:///srv/debian"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_entry_names_or_holds_its_key() {
+        let named = lines("deb [signed-by=/a/debian-archive-keyring.gpg] http://m.example/debian sid main");
+        assert_eq!(
+            named[0].mirrors()[0].keyrings,
+            [PathBuf::from("/a/debian-archive-keyring.gpg")]
+        );
+        let held = stanzas(
+            "Types: deb\nURIs: http://m.example/debian\nSuites: sid\nComponents: main\nSigned-By:\n \
+             -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQ/INE\n -----END PGP PUBLIC KEY BLOCK-----\n",
+        );
+        let mirror = &held[0].mirrors()[0];
+        assert_eq!(
+            mirror.key.as_deref().unwrap().trim(),
+            "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ/INE\n-----END PGP PUBLIC KEY BLOCK-----"
+        );
+        assert!(mirror.keyrings.is_empty());
+    }
+
+    #[test]
+    fn files_are_read_in_the_order_of_apt_and_only_those_that_apt_reads() {
+        let apt = tempfile::tempdir().unwrap();
+        let entry = |host: &str| format!("deb http://{host}.example/debian bookworm main\n");
+        fs_err::create_dir_all(apt.path().join("sources.list.d")).unwrap();
+        for (name, text) in [
+            ("sources.list", entry("first")),
+            ("sources.list.d/b.list", entry("third") + &entry("first")),
+            (
+                "sources.list.d/a.sources",
+                "Types: deb\nURIs: http://second.example/debian\nSuites: sid\nComponents: main".into(),
+            ),
+            ("sources.list.d/c.list.save", entry("saved")),
+            ("sources.list.d/d.list.disabled", entry("disabled")),
+        ] {
+            fs_err::write(apt.path().join(name), text).unwrap();
+        }
+        let urls: Vec<String> = mirrors(apt.path()).into_iter().map(|mirror| mirror.url).collect();
+        assert_eq!(
+            urls,
+            [
+                "http://first.example/debian",
+                "http://second.example/debian",
+                "http://third.example/debian"
+            ]
+        );
+        assert_eq!(mirrors(&apt.path().join("missing")), []);
+    }
+}

@@ -1,0 +1,330 @@
+//! Reads everything again and reports what does not match its name, with the images that it hurts. Repairs nothing:
+//! whatever is damaged can be deleted and built again.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
+
+use super::layout::{self, ObjectName};
+use super::{Error, ImageId, Result, Store};
+use crate::digest::Digest;
+use crate::sys::file::FileKind;
+use crate::tree::{NodeKind, Tree};
+use crate::watch::Watch;
+
+mod objects;
+mod rootfs;
+
+/// What was read, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// Files in `objects`.
+    pub objects: u64,
+    /// Bytes in objects and sources.
+    pub bytes: u64,
+    /// Trees.
+    pub trees: u64,
+    /// Images.
+    pub images: u64,
+    /// What is damaged, sorted by path.
+    pub damages: Vec<Damage>,
+}
+
+/// One damaged or missing file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is wrong with it, as a fragment.
+    pub why: String,
+    /// The images that it hurts.
+    pub images: Vec<ImageId>,
+    /// The names of those images.
+    pub names: Vec<String>,
+}
+
+/// Reads the whole store. Builds may go on meanwhile; gc waits.
+pub fn verify(store: &Store, watch: &dyn Watch) -> Result<Verified> {
+    let _hold = store.hold(watch)?;
+    let mut check = Check::new(store);
+    // Names first: what a build adds meanwhile has no name yet, or all that it needs.
+    check.refs()?;
+    check.images()?;
+    check.steps()?;
+    check.trees_and_rootfs()?;
+    check.conf()?;
+    check.sources()?;
+    Ok(check.finish())
+}
+
+/// What is hurt by a damage, before it is known which images those are.
+enum Hurt {
+    Nothing,
+    Image(ImageId),
+    Name(String),
+    Trees(BTreeSet<Digest>),
+}
+
+struct Check<'a> {
+    store: &'a Store,
+    found: Verified,
+    damages: BTreeMap<PathBuf, (String, Hurt)>,
+    names: BTreeMap<ImageId, Vec<String>>,
+    images_of: BTreeMap<Digest, Vec<ImageId>>,
+    images: BTreeMap<ImageId, super::Image>,
+}
+
+impl<'a> Check<'a> {
+    fn new(store: &'a Store) -> Self {
+        Self {
+            store,
+            found: Verified::default(),
+            damages: BTreeMap::new(),
+            names: BTreeMap::new(),
+            images_of: BTreeMap::new(),
+            images: BTreeMap::new(),
+        }
+    }
+
+    fn damage(&mut self, folder: &str, name: &str, why: impl ToString, hurt: Hurt) {
+        let path = self.store.path.join(folder).join(name);
+        self.damages.entry(path).or_insert((why.to_string(), hurt));
+    }
+
+    /// Returns the names in a folder that are digests; others are reported, less those that `known` knows.
+    fn digests(&mut self, folder: &str, known: impl Fn(&str) -> bool) -> Result<Vec<Digest>> {
+        let mut digests = Vec::new();
+        for (name, _) in self.store.dir.open_dir(folder)?.list()? {
+            let name = name.to_string_lossy();
+            match name.parse() {
+                Ok(digest) => digests.push(digest),
+                Err(_) if known(&name) => {}
+                Err(_) => self.damage(folder, &name, "nothing in the store is called so", Hurt::Nothing),
+            }
+        }
+        digests.sort();
+        Ok(digests)
+    }
+
+    fn refs(&mut self) -> Result<()> {
+        for (name, _) in self.store.dir.open_dir(layout::REFS)?.list()? {
+            let name = name.to_string_lossy().into_owned();
+            match self.store.get_ref(&name) {
+                Ok(Some(image)) => self.names.entry(image).or_default().push(name),
+                Ok(None) => {}
+                Err(error) => self.damage(layout::REFS, &name, why(error), Hurt::Name(name.clone())),
+            }
+        }
+        self.names.values_mut().for_each(|names| names.sort());
+        Ok(())
+    }
+
+    fn images(&mut self) -> Result<()> {
+        for digest in self.digests(layout::IMAGES, |_| false)? {
+            let id = ImageId::from(digest);
+            self.found.images += 1;
+            match self.store.image(&id) {
+                Ok(image) => {
+                    self.images_of.entry(image.tree).or_default().push(id);
+                    self.images.insert(id, image);
+                }
+                Err(error) => self.damage(layout::IMAGES, &digest.to_string(), why(error), Hurt::Image(id)),
+            }
+        }
+        let named: Vec<ImageId> = self.names.keys().copied().collect();
+        for id in named {
+            if self.store.dir.look(format!("{}/{id}", layout::IMAGES))?.is_none() {
+                self.damage(layout::IMAGES, &id.to_string(), "it is missing", Hurt::Image(id));
+            }
+        }
+        let wanted: Vec<Digest> = self.images_of.keys().copied().collect();
+        for tree in wanted {
+            if !self.store.has_tree(&tree)? {
+                self.damage(layout::TREES, &tree.to_string(), "it is missing", hurt(tree));
+            }
+        }
+        Ok(())
+    }
+
+    fn steps(&mut self) -> Result<()> {
+        for key in self.digests(layout::STEPS, |_| false)? {
+            if let Err(error) = self.store.step_record(&key) {
+                self.damage(layout::STEPS, &key.to_string(), why(error), Hurt::Nothing);
+            }
+        }
+        Ok(())
+    }
+
+    /// Trees are listed before objects are read: what a tree names was in the store before the tree.
+    fn trees_and_rootfs(&mut self) -> Result<()> {
+        let trees = self.digests(layout::TREES, |_| false)?;
+        let staging = |name: &str| name.starts_with(layout::STAGING);
+        let rootfs: BTreeSet<Digest> = self.digests(layout::ROOTFS, staging)?.into_iter().collect();
+        let objects = objects::read_all(self.store)?;
+        self.found.objects = (objects.good.len() + objects.bad.len()) as u64;
+        self.found.bytes += objects.bytes;
+        let mut hurt_by: BTreeMap<ObjectName, BTreeSet<Digest>> = BTreeMap::new();
+        for digest in trees {
+            self.found.trees += 1;
+            let tree = match self.store.tree(&digest) {
+                Ok(tree) => tree,
+                Err(error) => {
+                    self.damage(layout::TREES, &digest.to_string(), why(error), hurt(digest));
+                    continue;
+                }
+            };
+            self.image_facts(&digest, &tree);
+            for (_, node) in tree.iter() {
+                if let NodeKind::File { content, .. } = &node.kind {
+                    let name = ObjectName::new(&content.digest, &node.meta, &self.store.format);
+                    if !objects.good.contains(&name) {
+                        hurt_by.entry(name).or_default().insert(digest);
+                    }
+                }
+            }
+            if rootfs.contains(&digest) {
+                self.rootfs(&digest, &tree, &objects.good)?;
+            }
+        }
+        for digest in rootfs {
+            if !self.store.has_tree(&digest)? {
+                let name = digest.to_string();
+                self.damage(
+                    layout::ROOTFS,
+                    &name,
+                    "there is no tree of this name",
+                    Hurt::Nothing,
+                );
+            }
+        }
+        self.object_damages(objects.bad, hurt_by);
+        Ok(())
+    }
+
+    fn object_damages(
+        &mut self,
+        bad: BTreeMap<PathBuf, String>,
+        hurt_by: BTreeMap<ObjectName, BTreeSet<Digest>>,
+    ) {
+        for (path, why) in bad {
+            self.damages.insert(path, (why, Hurt::Nothing));
+        }
+        for (name, trees) in hurt_by {
+            let missing = || ("it is missing".to_owned(), Hurt::Nothing);
+            let damage = self
+                .damages
+                .entry(self.store.object_path(&name))
+                .or_insert_with(missing);
+            damage.1 = Hurt::Trees(trees);
+        }
+    }
+
+    /// Checks what images say of their tree.
+    fn image_facts(&mut self, digest: &Digest, tree: &Tree) {
+        for id in self.images_of.get(digest).cloned().unwrap_or_default() {
+            let said = &self.images[&id];
+            if *said != super::Image::new(*digest, tree, said.conf.clone(), said.run.clone()) {
+                let why = "its number of files, bytes or highest id is not that of its tree";
+                self.damage(layout::IMAGES, &id.to_string(), why, Hurt::Image(id));
+            }
+        }
+    }
+
+    fn rootfs(&mut self, digest: &Digest, tree: &Tree, good: &HashSet<ObjectName>) -> Result<()> {
+        let root = self.store.dir.open_dir(format!("{}/{digest}", layout::ROOTFS))?;
+        let folder = format!("{}/{digest}", layout::ROOTFS);
+        for (path, why) in rootfs::differences(self.store, &root, tree, good)? {
+            let name = path.as_path().to_string_lossy().into_owned();
+            self.damage(&folder, &name, why, hurt(*digest));
+        }
+        Ok(())
+    }
+
+    fn conf(&mut self) -> Result<()> {
+        for digest in self.digests(layout::CONF, |_| false)? {
+            let etc = format!("{}/{digest}/etc", layout::CONF);
+            for name in ["hosts", "hostname", "resolv.conf"] {
+                let found = self.store.dir.look(format!("{etc}/{name}"));
+                if !matches!(found, Ok(Some(stat)) if stat.kind == FileKind::File) {
+                    self.damage(&etc, name, "it is missing", Hurt::Image(digest.into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sources(&mut self) -> Result<()> {
+        let newest = |name: &str| name.ends_with(layout::NEWEST);
+        for digest in self.digests(layout::SOURCES, newest)? {
+            let name = digest.to_string();
+            if let Err(error) = self.store.newest(&digest) {
+                let name = format!("{name}{}", layout::NEWEST);
+                self.damage(layout::SOURCES, &name, why(error), Hurt::Nothing);
+            }
+            let Some(file) = self.store.source(&digest)? else {
+                continue;
+            };
+            match objects::hash(&file) {
+                Ok((found, bytes)) => {
+                    self.found.bytes += bytes;
+                    if found != digest {
+                        self.damage(
+                            layout::SOURCES,
+                            &name,
+                            format!("its bytes hash to {found}"),
+                            Hurt::Nothing,
+                        );
+                    }
+                }
+                Err(error) => self.damage(layout::SOURCES, &name, error, Hurt::Nothing),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts images and names to the damages.
+    fn finish(mut self) -> Verified {
+        for (path, (why, hurt)) in std::mem::take(&mut self.damages) {
+            let mut names = Vec::new();
+            let images: BTreeSet<ImageId> = match hurt {
+                Hurt::Nothing => BTreeSet::new(),
+                Hurt::Image(image) => BTreeSet::from([image]),
+                Hurt::Trees(trees) => trees
+                    .iter()
+                    .filter_map(|tree| self.images_of.get(tree))
+                    .flatten()
+                    .copied()
+                    .collect(),
+                Hurt::Name(name) => {
+                    names.push(name);
+                    BTreeSet::new()
+                }
+            };
+            names.extend(
+                images
+                    .iter()
+                    .filter_map(|image| self.names.get(image))
+                    .flatten()
+                    .cloned(),
+            );
+            self.found.damages.push(Damage {
+                path,
+                why,
+                images: images.into_iter().collect(),
+                names,
+            });
+        }
+        self.found
+    }
+}
+
+fn hurt(tree: Digest) -> Hurt {
+    Hurt::Trees(BTreeSet::from([tree]))
+}
+
+/// Returns what is wrong, without the path, which is said beside it.
+fn why(error: Error) -> String {
+    match error {
+        Error::Damaged { why, .. } => why,
+        other => other.to_string(),
+    }
+}
