@@ -72,6 +72,8 @@ fn base256(field: &[u8]) -> Result<i64, BadNumber> {
 mod tests {
     use super::*;
 
+    type Number = Option<Result<i64, BadNumber>>;
+
     #[test]
     fn number_fields_are_read_in_every_encoding() {
         let negative = [
@@ -79,7 +81,7 @@ mod tests {
         ];
         let large = [0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1];
         let beyond = [0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-        let table: &[(&[u8], Option<Result<i64, BadNumber>>)] = &[
+        let table: &[(&[u8], Number)] = &[
             (b"0000644\0", Some(Ok(0o644))),
             (b"   644 \0", Some(Ok(0o644))),
             (b"77777777", Some(Ok(0o77777777))),

@@ -39,10 +39,10 @@ impl Map {
             }
             // Readers disagree on whether a stretch begins at a block or right behind the one before; where all but
             // the last fill their blocks, both are right.
-            if sum % BLOCK as u64 != 0 && stretch.length > 0 {
+            if !sum.is_multiple_of(BLOCK as u64) && stretch.length > 0 {
                 return Err("a stretch of a sparse file does not fill its blocks".into());
             }
-            end = stretch.offset.checked_add(stretch.length).unwrap_or(u64::MAX);
+            end = stretch.offset.saturating_add(stretch.length);
             sum = sum.saturating_add(stretch.length);
         }
         if end > self.size {

@@ -236,6 +236,10 @@ impl Stream {
 
 /// Fills `bytes` with the next chunk.
 fn fill(decoder: &mut Decoder<'_>, mut bytes: Vec<u8>, archive: &str) -> Piece {
+    if bytes.is_empty() {
+        // Fresh from the system and never touched where the archive is small.
+        bytes = vec![0; CHUNK];
+    }
     bytes.resize(CHUNK, 0);
     let mut filled = 0;
     let end = loop {
