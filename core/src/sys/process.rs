@@ -297,8 +297,8 @@ mod title {
         }
         // SAFETY: `main` gets `count` pointers to C strings, which the kernel has laid out one behind the other.
         let (first, last) = unsafe { (*arguments, *arguments.add(count - 1)) };
-        // SAFETY: the last one is a C string.
-        let end = last as usize + unsafe { nix::libc::strlen(last) };
+        // SAFETY: the last one is a C string; its NUL counts.
+        let end = last as usize + unsafe { nix::libc::strlen(last) } + 1;
         START.store(first.cast(), Ordering::Relaxed);
         LENGTH.store(end.saturating_sub(first as usize), Ordering::Relaxed);
     }
@@ -314,6 +314,10 @@ mod title {
         line.fill(0);
         let shown = name.len().min(length);
         line[..shown].copy_from_slice(&name[..shown]);
+        // With the closing NUL gone, the kernel shows the line up to the first one only (`get_mm_proctitle`).
+        if length > shown + 1 {
+            line[length - 1] = 1;
+        }
     }
 }
 
