@@ -154,7 +154,7 @@ fn attempt(
         resume.possible |= resume.validator.is_some();
     }
     let already = if status == 206 { transfer.done() } else { 0 };
-    let total = content_length(response.headers()).map(|rest| rest + already);
+    let total = content_length(response.headers()).map(|rest| rest.saturating_add(already));
     transfer
         .start(&without_password(&url), total)
         .map_err(Failure::Final)?;
@@ -546,5 +546,17 @@ mod tests {
             without_password("http://a.example/?k=v@w"),
             "http://a.example/?k=v@w"
         );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_url_is_too_odd(base in "(https?://)?[a@:/?#.%é]{0,12}", location in "(//|\\?|#|[a@:/?#.%é]){0,12}") {
+            if let Some(next) = join(&base, &location) {
+                join(&next, &location);
+            }
+            credentials(&location);
+            without_password(&base);
+            url_name(&base);
+        }
     }
 }

@@ -115,3 +115,59 @@ impl Release {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_list_of_sha256_counts() {
+        let digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let text = format!(
+            "Suite: stable\r\nMD5Sum:\r\n 00 1 main/x\r\nSHA256:\r\n {digest}\t 7  main/x\r\nSHA512:\r\n 00 1 main/y\r\n"
+        );
+        let release = Release::parse(&text, "u").unwrap();
+        assert_eq!(release.suite, "stable");
+        let names = ["main/y".to_owned(), "main/x".to_owned()];
+        assert_eq!(release.file(&names), Some(("main/x", digest.parse().unwrap(), 7)));
+        assert_eq!(release.file(&names[..1]), None);
+    }
+
+    #[test]
+    fn packages_for_all_architectures_stand_apart_unless_it_says_otherwise() {
+        for (text, apart) in [
+            ("Architectures: amd64 arm64", false),
+            ("Architectures: all amd64", true),
+            (
+                "Architectures: all amd64\nNo-Support-for-Architecture-all: Packages",
+                false,
+            ),
+            (
+                "No-Support-for-Architecture-all: Contents\nArchitectures: all amd64",
+                true,
+            ),
+        ] {
+            assert_eq!(Release::parse(text, "u").unwrap().all_apart, apart, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_date_that_is_none_is_no_licence() {
+        let release = Release::parse("Valid-Until: some day", "u").unwrap();
+        let error = release.check_age(SystemTime::UNIX_EPOCH, "u").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`u` is not a Debian index: `Valid-Until: some day` is not a date"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "(?s)(SHA256:|Valid-Until:|[\n: ]|[0-9a-f]{64} 1|.){0,60}") {
+            if let Ok(release) = Release::parse(&text, "u") {
+                drop(release.check_age(SystemTime::UNIX_EPOCH, "u"));
+            }
+            date::parse(&text);
+        }
+    }
+}

@@ -404,4 +404,13 @@ Signed-By: /etc/apt/keyrings/tool.asc
         );
         assert_eq!(mirrors(&apt.path().join("missing")), []);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "(?s)([\\[\\]#:= \n.]|deb |URIs|Types|main|.){0,80}") {
+            for entry in lines(&text).iter().chain(&stanzas(&text)) {
+                entry.mirrors();
+            }
+        }
+    }
 }

@@ -127,4 +127,17 @@ mod tests {
             assert_eq!(compare(one, other), Ordering::Equal, "{one} and {other}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_three_texts_have_one_order(texts in proptest::collection::vec("[0-2a~+:.-]{0,6}", 3)) {
+            let mut texts = texts;
+            texts.sort_by(|one, other| compare(one, other));
+            let [one, two, three] = &texts[..] else { unreachable!("three texts were made") };
+            for (smaller, larger) in [(one, two), (two, three), (one, three)] {
+                assert!(compare(smaller, larger).is_le(), "{smaller} and {larger}");
+                assert_eq!(compare(larger, smaller), compare(smaller, larger).reverse(), "{smaller} and {larger}");
+            }
+        }
+    }
 }

@@ -471,3 +471,21 @@ fn a_full_disk_is_not_the_networks_fault() {
     assert!(matches!(result, Err(Error::Write { .. })), "{result:?}");
     assert_eq!(server.asked().len(), 1);
 }
+
+#[test]
+fn a_server_that_does_not_encrypt_is_not_asked_again() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/file", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        io::copy(&mut stream, &mut io::sink()).unwrap_or_default()
+    });
+    let (result, out) = get(url, b"plain", &impatient());
+    assert!(
+        matches!(result, Err(Error::Network { tries: 1, .. })),
+        "{result:?}"
+    );
+    assert_eq!(out, b"");
+    server.join().unwrap();
+}
