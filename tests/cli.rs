@@ -77,7 +77,12 @@ fn the_version_is_one_line() {
 
 #[test]
 fn help_needs_neither_a_home_nor_a_store() {
-    for words in [&["--version"][..], &["--help"], &["completions", "bash"]] {
+    for words in [
+        &["--version"][..],
+        &["--help"],
+        &["completions", "bash"],
+        &["schema"],
+    ] {
         Sandbox::new()
             .mk_with(words, |command| {
                 command.env_clear();

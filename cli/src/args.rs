@@ -184,11 +184,11 @@ pub(crate) struct Run {
     /// Program and arguments [default: what the image says, else /bin/sh]
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
-    /// Show a file or folder of the host inside; may be repeated
-    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:ro]", value_parser = volume())]
+    /// Show a file or folder of the host inside (with `:ro` at the end, read-only); may be repeated
+    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET", value_parser = volume())]
     pub(crate) volumes: Vec<Volume>,
     /// Put an empty folder in memory at TARGET, with options such as size=64m; may be repeated
-    #[arg(long, value_name = "TARGET[:OPTIONS]", value_parser = tmpfs())]
+    #[arg(long, value_name = "TARGET[:OPTS]", value_parser = tmpfs())]
     pub(crate) tmpfs: Vec<Tmpfs>,
     /// Set an environment variable; may be repeated
     #[arg(short = 'e', long = "env", value_name = "NAME=VALUE", value_parser = variable)]

@@ -67,9 +67,7 @@ fn of_assembly(error: &assemble::Error) -> Option<String> {
         assemble::Error::Plan(error) => of_plan(error),
         assemble::Error::Fetch(error) => of_fetch(error),
         assemble::Error::Store(error) => of_store(error),
-        assemble::Error::LockWouldChange { .. } => {
-            Some("`mk lock RECIPE` pins what is missing; then commit the lock file".into())
-        }
+        assemble::Error::LockWouldChange { .. } => Some("`mk lock RECIPE` pins what is missing".into()),
         assemble::Error::Step { source, .. } => match &**source {
             assemble::StepError::Fetch(error) => of_fetch(error),
             assemble::StepError::Store(error) => of_store(error),
@@ -149,17 +147,21 @@ fn of_store(error: &store::Error) -> Option<String> {
         store::Error::NoSuchId { .. } => {
             "a range for this user, as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`".into()
         }
-        store::Error::Sys(error) => return of_call(error),
-        store::Error::Io(error) | store::Error::Body(error) => return of_store_folder(error),
+        store::Error::Sys(error) => return of_store_folder(io::Error::from(error.clone()).kind()),
+        store::Error::Io(error) => return of_store_folder(error.kind()),
+        store::Error::Body(error) => return of_kind(error.kind()),
         _ => return None,
     })
 }
 
-/// A folder above the store could not be made, or not be opened.
-fn of_store_folder(error: &io::Error) -> Option<String> {
-    match error.kind() {
+/// A folder of the store cannot be opened or made.
+fn of_store_folder(kind: io::ErrorKind) -> Option<String> {
+    match kind {
         io::ErrorKind::PermissionDenied => {
             Some("`--store DIR` or `MK_STORE` names a folder that you can write to".into())
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            Some("a store is a folder, and here is a file: `--store DIR` names another".into())
         }
         kind => of_kind(kind),
     }
@@ -173,6 +175,7 @@ fn of_run(error: &enter::Error) -> Option<String> {
             let named = if relative { " (mk has no named volumes: SOURCE is a path)" } else { "" };
             format!("make it first: `mkdir -p {path}`{named}")
         }
+        enter::Error::Unknown(_) => "numbers work without an entry there: `-u UID:GID`".into(),
         enter::Error::NotMapped { single: true, .. } => {
             "a range for this user, as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`, with \
              newuidmap installed (Debian: uidmap)"

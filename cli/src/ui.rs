@@ -91,6 +91,16 @@ pub(crate) fn data_with(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
         .map_err(Failure::stdout)
 }
 
+/// Returns `word` as a person would type it in a shell.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_alphanumeric() || "-_./:=,@+".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// Returns `value` as JSON for people and programs alike.
 pub(crate) fn pretty(value: &serde_json::Value) -> String {
     format!("{value:#}")

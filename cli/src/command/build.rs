@@ -141,6 +141,8 @@ struct Order {
     recipe: Recipe,
     lock: Lock,
     name: String,
+    /// What the recipe is called in messages.
+    place: String,
     folder: PathBuf,
     lock_file: Option<PathBuf>,
     policy: Policy,
@@ -168,13 +170,14 @@ impl Order {
             None => Lock::default(),
         };
         check_name(name).map_err(|bad| {
-            Failing::new(bad.to_string())
-                .hint(format!("name it, as in `mk build {} --name app`", found.place))
+            let (place, name) = (ui::quoted(&found.place), likely_name(name));
+            Failing::new(bad.to_string()).hint(format!("name it, as in `mk build {place} --name {name}`"))
         })?;
         Ok(Self {
             recipe,
             lock,
             name: name.to_owned(),
+            place: found.place.clone(),
             folder: texts.folder,
             lock_file: texts.lock_file,
             policy,
@@ -200,7 +203,8 @@ impl Order {
     /// Completes the lock and writes it where it changed.
     fn pin(&self, settings: &Settings, store: &Store, watch: &dyn Watch) -> Result<pin::Pinned, Failure> {
         let fetch = self.fetch(settings);
-        let pinned = pin::pin(&self.recipe, &self.lock, self.policy, &fetch, store, watch)?;
+        let pinned = pin::pin(&self.recipe, &self.lock, self.policy, &fetch, store, watch)
+            .map_err(|error| self.not_pinned(error))?;
         if pinned.changed > 0 {
             match &self.lock_file {
                 Some(path) => {
@@ -219,6 +223,22 @@ impl Order {
         Ok(pinned)
     }
 
+    /// Says which lock would change, and how to let it.
+    fn not_pinned(&self, error: assemble::Error) -> Failure {
+        let (assemble::Error::LockWouldChange { names }, Some(lock)) = (&error, &self.lock_file) else {
+            return error.into();
+        };
+        let what = format!(
+            "`{}` would change: it has no pin for {}",
+            lock.display(),
+            names.join(", ")
+        );
+        let recipe = ui::quoted(&self.place);
+        Failing::new(what)
+            .hint(format!("`mk lock {recipe}` adds what is missing"))
+            .into()
+    }
+
     fn fetch(&self, settings: &Settings) -> fetch::Settings {
         let mut fetch = fetch::Settings::new(SystemTime::now());
         fetch.source_dirs.clone_from(&settings.source_dirs);
@@ -230,6 +250,27 @@ impl Order {
             none: settings.proxies.none.clone(),
         };
         fetch
+    }
+}
+
+/// Returns what is left of `name` when it is made to fit.
+fn likely_name(name: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_');
+    let fitting: String = name
+        .chars()
+        .map(|letter| {
+            if plain(letter) {
+                letter.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let fitting = fitting.trim_matches(['-', '.', '_']);
+    if check_name(fitting).is_ok() {
+        fitting.to_owned()
+    } else {
+        "app".to_owned()
     }
 }
 

@@ -7,17 +7,18 @@ mod find;
 mod images;
 mod inspect;
 mod run;
+mod stored;
 
 use std::path::Path;
 
 use mk_core::process::idmap::{self, Caller, IdMap};
-use mk_core::store::{Owners, Store};
+use mk_core::store::{self, Owners, Store, layout};
 
 use crate::args::{Command, ProgressMode, StoreArgs, TalkArgs};
 use crate::progress::Progress;
-use crate::report::Failure;
+use crate::report::{Failing, Failure};
 use crate::settings::{Environment, Flags, Settings};
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 /// What every command is given besides its own arguments.
 #[derive(Debug)]
@@ -44,15 +45,17 @@ impl Context {
             ..Flags::default()
         };
         let path = self.settings(&flags)?.store;
-        match Store::owners_at(&path)? {
-            Some(owners) => Ok(Some(Store::open_existing(&path, owners)?)),
+        match owners_at(&path)? {
+            Some(owners) => Ok(Some(
+                Store::open_existing(&path, owners).map_err(|error| no_store(&path, error))?,
+            )),
             None => Ok(None),
         }
     }
 
     /// Opens the store if there is one, as root of it: everything in it can be read and removed.
     fn whole_store(&self, settings: &Settings) -> Result<Option<Store>, Failure> {
-        match Store::owners_at(&settings.store)? {
+        match owners_at(&settings.store)? {
             Some(_) => Ok(Some(self.store(settings)?)),
             None => Ok(None),
         }
@@ -61,7 +64,7 @@ impl Context {
     /// Becomes root and opens the store, which is made where there is none.
     fn store(&self, settings: &Settings) -> Result<Store, Failure> {
         let owners = become_root(&settings.store)?;
-        Ok(Store::open(&settings.store, owners)?)
+        Ok(Store::open(&settings.store, owners).map_err(|error| no_store(&settings.store, error))?)
     }
 
     /// Returns a watcher that says little: for commands that may have to wait, but not for long.
@@ -76,11 +79,43 @@ impl Context {
     }
 }
 
+/// Returns how the store at `path` keeps owners, `None` where there is no store yet.
+fn owners_at(path: &Path) -> Result<Option<Owners>, Failure> {
+    let owners = Store::owners_at(path).map_err(|error| no_store(path, error))?;
+    if owners.is_some() || path.join(layout::OBJECTS).exists() {
+        // A store, or what will be one in a moment.
+        return Ok(owners);
+    }
+    match fs_err::read_dir(path).into_iter().flatten().flatten().next() {
+        Some(found) => {
+            let found = found.file_name().to_string_lossy().into_owned();
+            Err(store::Error::NotAStore {
+                path: path.to_owned(),
+                found,
+            }
+            .into())
+        }
+        None => Ok(None),
+    }
+}
+
+/// Says of a failed call which store it was about; other errors of the store say so themselves.
+fn no_store(path: &Path, error: store::Error) -> Failure {
+    match error {
+        store::Error::Sys(_) | store::Error::Io(_) => {
+            Failing::new(format!("cannot open the store `{}`", path.display()))
+                .because(error)
+                .into()
+        }
+        error => error.into(),
+    }
+}
+
 /// Makes this process root of a user namespace in which the store at `path` can be used; called once, before there is
 /// a second thread. Returns how files can be given to owners then.
 fn become_root(path: &Path) -> Result<Owners, Failure> {
     let mut map = idmap::decide(&Caller::look()?);
-    if let (IdMap::Subordinate { uid, gid, .. }, Some(Owners::Single)) = (&map, Store::owners_at(path)?) {
+    if let (IdMap::Subordinate { uid, gid, .. }, Some(Owners::Single)) = (&map, owners_at(path)?) {
         map = IdMap::Single { uid: *uid, gid: *gid };
     }
     idmap::become_root(&map)?;
@@ -103,8 +138,14 @@ pub(crate) fn call(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Rm(args) => images::rm(&args, context),
         Command::Inspect(args) => inspect::call(&args, context),
         Command::Export(args) => export::call(&args, context),
-        Command::Gc(_) | Command::Verify(_) | Command::Schema(_) => {
-            Err(crate::report::Failing::new("this command is not connected to the core yet").into())
-        }
+        Command::Gc(args) => stored::collect(&args, context),
+        Command::Verify(args) => stored::check(&args, context),
+        Command::Schema(_) => schema(),
     }
+}
+
+/// Prints the JSON Schema of recipes.
+fn schema() -> Result<u8, Failure> {
+    ui::data(ui::pretty(&mk_core::recipe::schema::schema()))?;
+    Ok(0)
 }

@@ -8,7 +8,8 @@ use crate::digest::{Digest, Hasher};
 use crate::meta::Meta;
 
 pub(super) const FORMAT: &str = "format";
-pub(super) const OBJECTS: &str = "objects";
+/// What the folder of files is called: the first that a new store has.
+pub const OBJECTS: &str = "objects";
 pub(super) const TREES: &str = "trees";
 pub(super) const ROOTFS: &str = "rootfs";
 pub(super) const CONF: &str = "conf";

@@ -1,0 +1,128 @@
+//! `mk gc` and `mk verify`: the store as a whole.
+
+use std::collections::BTreeMap;
+
+use mk_core::store::gc::{Collected, Count, Stored, gc};
+use mk_core::store::verify::{Damage, Verified, verify};
+use serde_json::{Map, Value, json};
+
+use super::Context;
+use crate::args;
+use crate::report::{FAILED, Failure};
+use crate::settings::Flags;
+use crate::ui;
+
+/// Removes what nobody needs and says what that was.
+pub(super) fn collect(args: &args::Gc, context: &Context) -> Result<u8, Failure> {
+    let flags = Flags {
+        store: args.store.store.as_deref(),
+        ..Flags::default()
+    };
+    let collected = match context.whole_store(&context.settings(&flags)?)? {
+        Some(store) => gc(&store, args.dry_run, &context.talk())?,
+        None => Collected::default(),
+    };
+    if args.json {
+        ui::data(ui::pretty(&json!({
+            "dry_run": args.dry_run,
+            "removed": counts(&collected.removed),
+            "kept": counts(&collected.kept),
+        })))?;
+        return Ok(0);
+    }
+    let there = |counts: &BTreeMap<Stored, Count>| -> Vec<Vec<String>> {
+        let some = counts.iter().filter(|(_, count)| count.items > 0);
+        some.map(|(thing, count)| vec![thing.to_string(), count.items.to_string(), ui::bytes(count.bytes)])
+            .collect()
+    };
+    let removed = there(&collected.removed);
+    if removed.is_empty() {
+        context.ui.say("nothing to remove");
+        return Ok(0);
+    }
+    let mut rows = vec![["REMOVED", "NUMBER", "SIZE"].map(str::to_owned).to_vec()];
+    if args.dry_run {
+        rows[0][0] = "WOULD GO".into();
+    }
+    rows.extend(removed);
+    ui::data(ui::table(&rows).trim_end())?;
+    let bytes = collected.removed.values().map(|count| count.bytes).sum();
+    let verb = if args.dry_run { "would be freed" } else { "freed" };
+    context.ui.say(format_args!("{} {verb}", ui::bytes(bytes)));
+    Ok(0)
+}
+
+fn counts(counts: &BTreeMap<Stored, Count>) -> Value {
+    let pairs = counts.iter().map(|(thing, count)| {
+        (
+            thing.to_string(),
+            json!({"number": count.items, "bytes": count.bytes}),
+        )
+    });
+    Value::Object(pairs.collect::<Map<_, _>>())
+}
+
+/// Reads the whole store again and names what is damaged.
+pub(super) fn check(args: &args::Verify, context: &Context) -> Result<u8, Failure> {
+    let flags = Flags {
+        store: args.store.store.as_deref(),
+        ..Flags::default()
+    };
+    let verified = match context.whole_store(&context.settings(&flags)?)? {
+        Some(store) => verify(&store, &context.talk())?,
+        None => Verified::default(),
+    };
+    if args.json {
+        ui::data(ui::pretty(&json!({
+            "images": verified.images,
+            "trees": verified.trees,
+            "objects": verified.objects,
+            "bytes": verified.bytes,
+            "damaged": verified.damages.iter().map(damage).collect::<Vec<_>>(),
+        })))?;
+    } else {
+        for damage in &verified.damages {
+            ui::data(format_args!(
+                "{}: {}{}",
+                damage.path.display(),
+                damage.why,
+                hurt(damage)
+            ))?;
+        }
+        let read = format!(
+            "{}, {}, {}",
+            ui::counted(verified.images, "image"),
+            ui::counted(verified.objects, "file"),
+            ui::bytes(verified.bytes)
+        );
+        context.ui.say(match verified.damages.len() as u64 {
+            0 => format!("all is well: {read}"),
+            count => format!(
+                "{} among {read}: delete what is named, and build again",
+                ui::counted(count, "damage")
+            ),
+        });
+    }
+    Ok(if verified.damages.is_empty() { 0 } else { FAILED })
+}
+
+/// Returns which images a damage hurts, in words: by name, and by digest those without one.
+fn hurt(damage: &Damage) -> String {
+    match (&damage.names[..], &damage.images[..]) {
+        ([], []) => String::new(),
+        ([], images) => {
+            let short: Vec<String> = images.iter().map(|image| image.digest().short()).collect();
+            format!(" (hurts {})", short.join(", "))
+        }
+        (names, _) => format!(" (hurts {})", names.join(", ")),
+    }
+}
+
+fn damage(damage: &Damage) -> Value {
+    json!({
+        "path": damage.path.display().to_string(),
+        "why": damage.why,
+        "images": damage.images.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "names": damage.names,
+    })
+}
