@@ -11,7 +11,7 @@ use mk_core::path::TreePath;
 use mk_core::recipe::{Conf, RunDefaults};
 use mk_core::rootfs;
 use mk_core::store::gc::{Stored, gc};
-use mk_core::store::verify::verify;
+use mk_core::store::verify::{discard, verify};
 use mk_core::store::{Error, Image, ImageId, Owners, Stage, StepRecord, Store};
 use mk_core::tree::Tree;
 use mk_core::unpack::{self, BadArchive, Body, Limits};

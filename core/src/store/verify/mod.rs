@@ -1,5 +1,5 @@
-//! Reads everything again and reports what does not match its name, with the images that it hurts. Repairs nothing:
-//! whatever is damaged can be deleted and built again.
+//! Reads everything again and reports what does not match its name, with the images that it hurts. [`discard`] takes the
+//! damaged away, so that the next build makes it again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -40,6 +40,8 @@ pub struct Damage {
     pub images: Vec<ImageId>,
     /// The names of those images.
     pub names: Vec<String>,
+    /// The trees that it hurts: those of the images, and results of steps on the way to them.
+    pub trees: Vec<Digest>,
 }
 
 /// Reads the whole store. Builds may go on meanwhile; gc waits.
@@ -54,6 +56,33 @@ pub fn verify(store: &Store, watch: &dyn Watch) -> Result<Verified> {
     check.conf()?;
     check.sources()?;
     Ok(check.finish())
+}
+
+/// Removes what is damaged and what cannot be whole without it, so that a build makes it again. Returns how many
+/// files and folders of the store went. Waits until no build is under way.
+pub fn discard(store: &Store, verified: &Verified, watch: &dyn Watch) -> Result<u64> {
+    let alone = store.alone(watch)?;
+    let trash = store.stage_trash()?;
+    let mut doomed: BTreeSet<PathBuf> = BTreeSet::new();
+    for damage in &verified.damages {
+        let path = damage.path.strip_prefix(&store.path).unwrap_or(&damage.path);
+        // Of a rootfs or a conf the whole folder: with one file less it would pass for whole.
+        let names = if path.starts_with(layout::OBJECTS) { 3 } else { 2 };
+        doomed.insert(path.iter().take(names).collect());
+        for tree in &damage.trees {
+            // A step whose tree is not there is done again.
+            doomed.insert(PathBuf::from(format!("{}/{tree}", layout::TREES)));
+            doomed.insert(PathBuf::from(format!("{}/{tree}", layout::ROOTFS)));
+        }
+    }
+    let mut removed = 0;
+    for path in doomed {
+        let moved = store.dir.rename(&path, trash.dir(), removed.to_string());
+        removed += u64::from(super::none_if_missing(moved)?.is_some());
+    }
+    drop(alone);
+    drop(trash);
+    Ok(removed)
 }
 
 /// What is hurt by a damage, before it is known which images those are.
@@ -284,34 +313,30 @@ impl<'a> Check<'a> {
     /// Puts images and names to the damages.
     fn finish(mut self) -> Verified {
         for (path, (why, hurt)) in std::mem::take(&mut self.damages) {
-            let mut names = Vec::new();
-            let images: BTreeSet<ImageId> = match hurt {
-                Hurt::Nothing => BTreeSet::new(),
-                Hurt::Image(image) => BTreeSet::from([image]),
-                Hurt::Trees(trees) => trees
-                    .iter()
-                    .filter_map(|tree| self.images_of.get(tree))
-                    .flatten()
-                    .copied()
-                    .collect(),
-                Hurt::Name(name) => {
-                    names.push(name);
-                    BTreeSet::new()
-                }
-            };
-            names.extend(
-                images
-                    .iter()
-                    .filter_map(|image| self.names.get(image))
-                    .flatten()
-                    .cloned(),
-            );
-            self.found.damages.push(Damage {
+            let mut damage = Damage {
                 path,
                 why,
-                images: images.into_iter().collect(),
-                names,
-            });
+                images: Vec::new(),
+                names: Vec::new(),
+                trees: Vec::new(),
+            };
+            match hurt {
+                Hurt::Nothing => {}
+                Hurt::Image(image) => damage.images.push(image),
+                Hurt::Name(name) => damage.names.push(name),
+                Hurt::Trees(trees) => {
+                    let images: BTreeSet<&ImageId> = trees
+                        .iter()
+                        .filter_map(|tree| self.images_of.get(tree))
+                        .flatten()
+                        .collect();
+                    damage.images.extend(images);
+                    damage.trees.extend(trees);
+                }
+            }
+            let names = damage.images.iter().filter_map(|image| self.names.get(image));
+            damage.names.extend(names.flatten().cloned());
+            self.found.damages.push(damage);
         }
         self.found
     }
