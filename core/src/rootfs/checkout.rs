@@ -117,5 +117,6 @@ fn dress_name(format: &Format, parent: &Dir, name: &Path, meta: &Meta) -> Result
 fn copy(format: &Format, from: &File, parent: &Dir, name: &Path, meta: &Meta) -> Result<()> {
     let to = parent.create_file(name, meta.mode & 0o777)?;
     file::read_pieces(from, |piece| file::write(&to, piece))?;
-    format.dress(&to, meta)
+    format.dress(&to, meta)?;
+    Ok(file::sync(&to)?)
 }

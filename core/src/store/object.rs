@@ -20,6 +20,8 @@ use crate::sys::file::{self, LockKind};
 
 /// A file of up to so many bytes is hashed in memory, and not written where the store has it.
 const SMALL: usize = 1 << 20;
+/// So many files are synced one by one; more, all at once.
+const FEW: usize = 8;
 /// What the one document of a stage is called.
 pub(super) const DOCUMENT: &str = "document";
 
@@ -215,18 +217,22 @@ impl Stage<'_> {
         })
     }
 
-    /// Makes all that was added part of the store: it is on the disk before it has its name there.
+    /// Makes all that was added part of the store: it is on the disk before it has its name there. That the names are on
+    /// the disk too is seen to before anything lasting names them ([`Store::set_ref`]).
     pub fn commit(self) -> Result<()> {
         let staged = self.dir.list()?;
-        if staged.is_empty() {
-            return Ok(());
+        if staged.len() > FEW {
+            self.store.full(self.store.dir.sync_filesystem())?;
+        } else {
+            // syncfs(2) would wait for whatever else is being written to the same disk.
+            for (name, _) in &staged {
+                self.store.full(file::sync(self.dir.open_file(name)?))?;
+            }
         }
-        let store = self.store;
-        store.full(store.dir.sync_filesystem())?;
         for (name, _) in staged {
             self.place(&name)?;
         }
-        store.full(store.dir.sync_filesystem())
+        Ok(())
     }
 
     /// Moves a staged file to where it belongs, if nothing is there.
@@ -306,7 +312,6 @@ impl StagedFolder<'_> {
     /// Makes a rootfs folder of it, unless another was faster.
     pub(crate) fn finish(self, tree: &Digest) -> Result<()> {
         let dir = &self.store.dir;
-        self.store.full(dir.sync_filesystem())?;
         let path = format!("{}/{tree}", layout::ROOTFS);
         self.store
             .full(exists(dir.rename(&self.path, dir, path)).map(drop))

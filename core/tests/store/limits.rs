@@ -1,0 +1,327 @@
+//! What happens at the edges: killed processes, many at once, a full disk, one id, too many links.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mk_core::sys::file::random;
+use mk_core::watch::{Event, Watch};
+
+use super::*;
+
+/// Tells a worker, which is a test of this binary run again, where to work.
+const WORK: &str = "MK_TEST_WORK";
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how a test tells its worker that it is one"
+)]
+fn work() -> Option<PathBuf> {
+    std::env::var_os(WORK).map(PathBuf::from)
+}
+
+/// Returns this binary, to run only `worker` in the folder `work`; inside `wrapper`, if any.
+fn rerun(wrapper: &[&str], worker: &str, work: &Path) -> Command {
+    let this = std::env::current_exe().unwrap();
+    let mut command = match wrapper {
+        [] => Command::new(this),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(this);
+            command
+        }
+    };
+    command.args(["--exact", worker]).env(WORK, work);
+    command
+}
+
+/// Whether programs can be run as root of a user namespace with one id.
+fn has_namespaces() -> bool {
+    let works = Command::new("unshare")
+        .args(["-Urm", "true"])
+        .output()
+        .is_ok_and(|done| done.status.success());
+    if !works {
+        skip("unshare -Urm");
+    }
+    works
+}
+
+fn many(count: usize, salt: u64) -> Vec<File> {
+    (0..count)
+        .map(|at| file(&format!("many/{at}"), 0o644, &format!("{salt} {at}")))
+        .collect()
+}
+
+#[test]
+fn killed_builder() {
+    let Some(path) = work() else { return };
+    let store = Store::open(&path, owners()).unwrap();
+    for round in 0.. {
+        // Half of the files are always new, and what was built before is collected.
+        let salt = random().unwrap();
+        let mut more = many(40, salt);
+        more.push(file("large", 0o600, &format!("{salt}").repeat(120_000)));
+        try_to_fill(&store, &format!("image{}", round % 3), more).unwrap();
+        if round % 2 == 1 {
+            gc(&store, false, &()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_process_killed_at_any_moment_leaves_a_whole_store() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("store");
+    for _ in 0..25 {
+        let mut worker = rerun(&[], "limits::killed_builder", &path)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_micros(random().unwrap() % 150_000));
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+        let store = Store::open(&path, owners()).unwrap();
+        assert_eq!(verify(&store, &()).unwrap().damages, []);
+        let names = |folder: &Path| -> Vec<String> {
+            let entries = fs_err::read_dir(folder).unwrap();
+            entries
+                .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+                .collect()
+        };
+        let left = [names(&path), names(&path.join("rootfs"))].concat();
+        assert!(
+            !left
+                .iter()
+                .any(|name| name.starts_with("staging-") && !name.contains("format")),
+            "{left:?}"
+        );
+    }
+    let store = Store::open(&path, owners()).unwrap();
+    gc(&store, false, &()).unwrap();
+    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(fs_err::read_dir(path.join("trash")).unwrap().count(), 0);
+    assert_eq!(fs_err::read_dir(path.join("scratch")).unwrap().count(), 0);
+}
+
+#[test]
+fn builds_and_gc_at_once_do_not_harm_each_other() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("store");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let (path, done) = (&path, &done);
+            scope.spawn(move || {
+                let store = Store::open(path, owners()).unwrap();
+                let mut salt = 0;
+                while !done.load(Ordering::Relaxed) {
+                    salt += 1;
+                    let name = format!("image{thread}");
+                    // Two of them build the same at the same time.
+                    let (tree, id) = try_to_fill(&store, &name, many(20, salt + thread / 2)).unwrap();
+                    let lease = store.lease(&id).unwrap();
+                    assert!(store.has_rootfs(&tree.digest()).unwrap());
+                    drop(lease);
+                }
+            });
+        }
+        let store = Store::open(&path, owners()).unwrap();
+        for _ in 0..8 {
+            gc(&store, false, &()).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let store = Store::open(&path, owners()).unwrap();
+    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    for named in store.refs().unwrap() {
+        let image = store.image(&named.image).unwrap();
+        assert!(store.has_rootfs(&image.tree).unwrap());
+    }
+}
+
+/// Notes for whom it was waited.
+#[derive(Default)]
+struct Waits(Mutex<Vec<String>>);
+
+impl Watch for Waits {
+    fn see(&self, event: Event<'_>) {
+        if let Event::Waiting { on } = event {
+            self.0.lock().unwrap().push(on.to_owned());
+        }
+    }
+}
+
+#[test]
+fn who_wants_the_same_key_waits_and_is_told_for_whom() {
+    let (_temp, store) = fresh();
+    let key = Digest::of(b"key");
+    let (inside, turns, waits) = (AtomicUsize::new(0), AtomicUsize::new(0), Waits::default());
+    let first = store.lock_key(&key, "step 2, unpack a.tar", &()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let _lock = store.lock_key(&key, "another", &waits).unwrap();
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two have the lock");
+                std::thread::sleep(Duration::from_millis(5));
+                inside.fetch_sub(1, Ordering::SeqCst);
+                turns.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+        while waits.0.lock().unwrap().len() < 4 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(turns.load(Ordering::SeqCst), 0);
+        drop(first);
+    });
+    assert_eq!(turns.load(Ordering::SeqCst), 4);
+    let told = format!(
+        "process {}, which builds step 2, unpack a.tar",
+        std::process::id()
+    );
+    assert_eq!(waits.0.lock().unwrap()[0], told);
+    assert!(!store.path().join("locks").join(key.to_string()).exists());
+}
+
+#[test]
+fn all_of_this_holds_with_a_single_id() {
+    if work().is_some() || !has_namespaces() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let this = std::env::current_exe().unwrap();
+    let done = Command::new("unshare")
+        .arg("-Ur")
+        .arg(this)
+        .args(["--skip", "limits::"])
+        .env(WORK, temp.path())
+        .output();
+    let done = done.unwrap();
+    let text = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{text}");
+    assert!(text.contains("test result: ok"), "{text}");
+}
+
+#[test]
+fn single_id_worker() {
+    let Some(path) = work() else { return };
+    let store = Store::open(&path.join("store"), Owners::Single).unwrap();
+    let mut files = vec![
+        file("nobody-reads", 0, "but root"),
+        file("setuid", 0o6711, "x"),
+        file("caps", 0o755, "y"),
+    ];
+    for file in &mut files {
+        (file.1.uid, file.1.gid) = (1000, 2000);
+    }
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    files[2].1.keep_xattr(b"security.capability", &capability);
+    let (tree, id) = try_to_fill(&store, "owned", files).unwrap();
+    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    let root = store.rootfs_path(&tree.digest());
+    assert_eq!(fs_err::read(root.join("nobody-reads")).unwrap(), b"but root");
+    let setuid = fs_err::metadata(root.join("setuid")).unwrap();
+    assert_eq!(
+        (setuid.mode() & 0o7777, setuid.uid(), setuid.gid()),
+        (0o6711, 0, 0)
+    );
+    let text = String::from_utf8(store.tree(&tree.digest()).unwrap().encode()).unwrap();
+    assert!(
+        text.contains("./setuid type=file mode=6711 uid=1000 gid=2000"),
+        "{text}"
+    );
+    assert_eq!(store.image(&id).unwrap().top_id, 2000);
+}
+
+#[test]
+fn modes_and_true_owners_are_kept_with_a_single_id() {
+    if work().is_some() || !has_namespaces() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let done = rerun(&["unshare", "-Ur"], "limits::single_id_worker", temp.path())
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+}
+
+#[test]
+fn full_disk_worker() {
+    let Some(path) = work() else { return };
+    let path = path.join("store");
+    let store = Store::open(&path, owners()).unwrap();
+    filled(&store, "first");
+    let large = vec![file("large", 0o644, &"x".repeat(20 << 20))];
+    let error = try_to_fill(&store, "large", large).unwrap_err();
+    assert!(matches!(error, Error::Full { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        format!("the disk that holds the store `{}` is full", path.display())
+    );
+    // Full at every point in turn: the ballast leaves one page more each time.
+    let ballast = path.parent().unwrap().join("ballast");
+    let mut outcomes = BTreeSet::new();
+    for pages in 0..60 {
+        let mut out = fs_err::File::create(&ballast).unwrap();
+        while io::Write::write_all(&mut out, &[0; 4096]).is_ok() {}
+        out.file()
+            .set_len(out.metadata().unwrap().len() - pages * 4096)
+            .unwrap();
+        let done = try_to_fill(&store, "more", many(30, pages));
+        assert!(matches!(done, Ok(_) | Err(Error::Full { .. })), "{done:?}");
+        outcomes.insert(done.is_ok());
+        fs_err::remove_file(&ballast).unwrap();
+        assert_eq!(verify(&store, &()).unwrap().damages, []);
+        gc(&store, false, &()).unwrap();
+    }
+    assert_eq!(
+        outcomes.len(),
+        2,
+        "the ballast was always too small, or always too large"
+    );
+    filled(&store, "last");
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_the_store_stays_whole() {
+    if work().is_some() || !has_namespaces() {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let mount = format!(
+        "mount -t tmpfs -o size=8m tmpfs {} && exec \"$0\" \"$@\"",
+        temp.path().display()
+    );
+    let wrapper = ["unshare", "-Urm", "sh", "-c", &mount];
+    let done = rerun(&wrapper, "limits::full_disk_worker", temp.path())
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+}
+
+#[test]
+fn a_file_with_more_names_than_the_filesystem_allows_is_copied() {
+    let (_temp, store) = fresh();
+    let stage = store.stage().unwrap();
+    let files = (0..65_100)
+        .map(|at| file(&format!("{:02}/{at}", at % 50), 0o644, "same"))
+        .collect();
+    let tree = layer(&stage, files);
+    stage.commit().unwrap();
+    let digest = store.put_tree(&tree).unwrap();
+    rootfs::checkout(&store, &digest, &tree, &()).unwrap();
+    let root = store.rootfs_path(&digest);
+    let inodes: BTreeSet<u64> = (0..65_100)
+        .step_by(50)
+        .map(|at| inode(&root.join(format!("00/{at}"))))
+        .collect();
+    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    match inodes.len() {
+        1 => skip("a filesystem that limits links"),
+        // ext4 allows 65000 names; one is the object's.
+        count => assert_eq!(count, 2),
+    }
+}
