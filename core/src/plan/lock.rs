@@ -129,9 +129,9 @@ impl Lock {
 impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = |text: &str| toml::Value::from(text).to_string();
-        write!(f, "{HEADER}version = {VERSION}\n")?;
+        writeln!(f, "{HEADER}version = {VERSION}")?;
         for (key, pin) in &self.debs {
-            write!(f, "\n[[deb]]\n")?;
+            writeln!(f, "\n[[deb]]")?;
             writeln!(f, "package = {}", quoted(&key.package))?;
             writeln!(f, "suite = {}", quoted(&key.suite))?;
             writeln!(f, "arch = {}", quoted(&key.arch))?;
@@ -141,7 +141,7 @@ impl fmt::Display for Lock {
             writeln!(f, "path = {}", quoted(&pin.path))?;
         }
         for (url, pin) in &self.urls {
-            write!(f, "\n[[url]]\n")?;
+            writeln!(f, "\n[[url]]")?;
             writeln!(f, "url = {}", quoted(url))?;
             writeln!(f, "sha256 = \"{}\"", pin.sha256)?;
             writeln!(f, "size = {}", pin.size)?;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::raw::{Wrong, quoted};
 use super::{Location, Network, Owner};
 use crate::digest::Digest;
+use crate::glob::GlobSet;
 use crate::path::{BadPath, LONGEST_PATH, TreePath};
 
 /// The longest host name that Linux keeps (`HOST_NAME_MAX`, gethostname(2)).
@@ -308,11 +309,9 @@ fn glob(text: &str, pattern: &str) -> Checked<String> {
     if pattern.split('/').any(|name| matches!(name, "" | "." | "..")) {
         return refuse("`.`, `..` and a double slash match no path");
     }
-    let glob = globset::GlobBuilder::new(pattern).literal_separator(true).build();
-    // A pattern may be well-formed and still too large: only building the whole set tells.
-    match glob.and_then(|glob| globset::GlobSet::builder().add(glob).build()) {
+    match GlobSet::new(&[pattern.to_owned()]) {
         Ok(_) => Ok(pattern.to_owned()),
-        Err(error) => refuse(&error.kind().to_string()),
+        Err(bad) => refuse(&bad.why),
     }
 }
 

@@ -59,7 +59,7 @@ impl<'t> Place<'t> {
 impl Mistake {
     /// Draws the mistake in the file called `name`, whose content is `text`: where, the line, a caret below, in words.
     pub fn render(&self, name: &str, text: &str) -> String {
-        let mut drawn = format!("cannot read `{name}`");
+        let mut drawn = format!("cannot read `{}`", crate::path::shown(name.as_bytes()));
         if self.has_place() {
             let place = Place::of(text, self.span.start);
             drawn += &format!(", line {}, column {}\n", place.line, place.column);
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_span_outside_the_text_is_drawn_at_its_end() {
         for text in ["", "a", "é\n", "\n\n"] {
-            for span in [7..9, 1..1, 1..2, 2..1] {
+            for span in [7..9, 1..1, 1..2, 2..9] {
                 assert!(mistake(span).render("r", text).contains('^'));
             }
         }
