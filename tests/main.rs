@@ -8,3 +8,6 @@ mod cli;
 
 /// Wrong recipes and wrong command lines, each one that a person would write, with the whole answer as a snapshot.
 mod mistakes;
+
+/// What README.md and docs/ show in `console` blocks, typed as a newcomer would.
+mod docs;
