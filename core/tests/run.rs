@@ -359,7 +359,7 @@ fn exit_codes(sandbox: &Sandbox) {
         assert_eq!(out.code, Some(code), "{arguments:?}: {out:?}");
         assert_eq!(
             out.stderr.is_empty(),
-            code < 125 || code > 127,
+            !(125..=127).contains(&code),
             "{arguments:?}: {out:?}"
         );
     }
