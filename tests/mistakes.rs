@@ -23,7 +23,7 @@ macro_rules! mistakes {
 }
 
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn skip(what: &str) {
+pub(crate) fn skip(what: &str) {
     eprintln!("skipped: needs {what}");
 }
 
@@ -34,6 +34,7 @@ mistakes! {
     a_misspelt_command: ["biuld", "busybox"];
     a_command_that_there_is_not: ["ps"];
     an_option_that_there_is_not: ["build", "--no-cache"];
+    an_option_before_the_command: ["--store", "/tmp", "images"];
     a_misspelt_option: ["build", "--souce-dir", "x"];
     one_word_too_many: ["build", "a.toml", "b.toml"];
     an_argument_without_a_value: ["build", "--arg", "greeting"];

@@ -99,6 +99,9 @@ fn hints(error: &clap::Error, command: &str) -> Vec<String> {
                 .into(),
         );
     }
+    if error.kind() == ErrorKind::UnknownArgument && command == "mk" && hints.is_empty() {
+        hints.push("options go after the command, as in `mk build -q app.toml`".into());
+    }
     if hints.is_empty() && error.kind() != ErrorKind::ValueValidation {
         hints.push(format!("`{command} --help` explains, with examples"));
     }

@@ -64,7 +64,7 @@ impl Context {
     /// Becomes root and opens the store, which is made where there is none.
     fn store(&self, settings: &Settings) -> Result<Store, Failure> {
         let owners = become_root(&settings.store)?;
-        Ok(Store::open(&settings.store, owners).map_err(|error| no_store(&settings.store, error))?)
+        Store::open(&settings.store, owners).map_err(|error| no_store(&settings.store, error))
     }
 
     /// Returns a watcher that says little: for commands that may have to wait, but not for long.

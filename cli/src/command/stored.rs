@@ -99,7 +99,7 @@ pub(super) fn check(args: &args::Verify, context: &Context) -> Result<u8, Failur
             0 => format!("all is well: {read}"),
             count => format!(
                 "{} among {read}: delete what is named, and build again",
-                ui::counted(count, "damage")
+                ui::counted(count, "damaged file")
             ),
         });
     }
