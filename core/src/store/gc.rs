@@ -144,7 +144,7 @@ struct Live {
     sources: BTreeSet<Digest>,
 }
 
-/// The objects of the trees that were read so far. They only grow: what was reachable a moment ago may stay once more.
+/// The trees that were read so far, and their objects.
 #[derive(Debug, Default)]
 struct Marked {
     read: HashSet<Digest>,
@@ -169,6 +169,10 @@ impl Marked {
             }
         }
         self.follow_steps(store, &mut live)?;
+        if !self.read.iter().all(|tree| live.trees.contains(tree)) {
+            // Something was let go since the last look: rarely, so all is read again.
+            *self = Self::default();
+        }
         for tree in &live.trees {
             self.read(store, tree)?;
         }
