@@ -33,7 +33,11 @@ const SOUND: &str = "[[step]]\nwrite = \"/hello\"\ntext = \"hello\\n\"\n";
 mistakes! {
     a_misspelt_command: ["biuld", "busybox"];
     a_command_that_there_is_not: ["ps"];
-    an_option_that_there_is_not: ["build", "--no-cache"];
+    an_option_that_there_is_not: ["build", "--verbose"];
+    an_option_of_another_tool_to_build: ["build", "-t", "app", "."];
+    a_habit_of_starting_over: ["build", "--no-cache"];
+    options_of_another_tool_to_run: ["run", "-it", "--rm", "busybox"];
+    a_command_of_another_tool: ["pull", "busybox"];
     an_option_before_the_command: ["--store", "/tmp", "images"];
     a_misspelt_option: ["build", "--souce-dir", "x"];
     one_word_too_many: ["build", "a.toml", "b.toml"];
@@ -203,5 +207,12 @@ fn nowhere_to_keep_images() {
         skip("a caller that is not root");
         return;
     }
-    insta::assert_snapshot!(output);
+    assert_eq!(
+        (output.code, output.stderr.as_str()),
+        (
+            Some(1),
+            "error: there is nowhere to keep images: neither `HOME` nor `XDG_DATA_HOME` is set\n\
+             hint: say where with `--store DIR` or `MK_STORE`\n"
+        )
+    );
 }

@@ -80,7 +80,86 @@ fn what(error: &clap::Error, command: &str) -> String {
     }
 }
 
+/// What people type who come from other tools, and what mk has for it: command, word, advice.
+const HABITS: [(&str, &str, &str); 19] = [
+    (
+        "mk",
+        "exec",
+        "`mk run IMAGE COMMAND` starts a container of its own for each command",
+    ),
+    ("mk", "list", "`mk images` lists the images"),
+    ("mk", "ls", "`mk images` lists the images"),
+    ("mk", "prune", "`mk gc` frees what no image needs"),
+    ("mk", "pull", "`mk build` fetches what a recipe names"),
+    (
+        "mk",
+        "rmi",
+        "`mk rm` removes names of images, `mk gc` then frees the space",
+    ),
+    ("mk", "save", "`mk export` writes an image out"),
+    (
+        "mk",
+        "shell",
+        "`mk run IMAGE` starts a shell, unless the image says otherwise",
+    ),
+    (
+        "mk build",
+        "--build-arg",
+        "`--arg NAME=VALUE` gives an argument of the recipe a value",
+    ),
+    (
+        "mk build",
+        "--file",
+        "the recipe is a word of its own: `mk build FILE`",
+    ),
+    (
+        "mk build",
+        "--no-cache",
+        "a step is known by all that goes into it, so a cached one is what doing it would give",
+    ),
+    ("mk build", "--tag", "`--name NAME` names the image"),
+    (
+        "mk build",
+        "-f",
+        "the recipe is a word of its own: `mk build FILE`",
+    ),
+    ("mk build", "-t", "`--name NAME` names the image"),
+    (
+        "mk run",
+        "--mount",
+        "`-v SOURCE:TARGET` shows a file or folder of the host inside, `--tmpfs TARGET` an empty one",
+    ),
+    (
+        "mk run",
+        "--net",
+        "`--network none` and `--network host` choose the network",
+    ),
+    ("mk run", "--rm", "leave it out: nothing of a run is kept"),
+    (
+        "mk run",
+        "-i",
+        "leave it out: the command's standard input is that of mk",
+    ),
+    ("mk run", "-t", "leave it out: the command has mk's own terminal"),
+];
+
+/// Returns the advice for a word that another tool would take.
+fn habit(error: &clap::Error, command: &str) -> Option<String> {
+    let word = match error.kind() {
+        ErrorKind::InvalidSubcommand => get(error, ContextKind::InvalidSubcommand),
+        ErrorKind::UnknownArgument => get(error, ContextKind::InvalidArg),
+        _ => None,
+    }?;
+    let known = HABITS
+        .iter()
+        .find(|(of, typed, _)| *of == command && *typed == word);
+    known.map(|(_, _, advice)| (*advice).to_owned())
+}
+
 fn hints(error: &clap::Error, command: &str) -> Vec<String> {
+    if let Some(advice) = habit(error, command) {
+        return vec![advice];
+    }
     let mut hints = Vec::new();
     if let Some(likely) = get(error, ContextKind::SuggestedSubcommand) {
         hints.push(format!("did you mean `mk {likely}`?"));
