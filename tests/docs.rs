@@ -1,10 +1,12 @@
 //! Runs every `console` block of README.md and docs/ as a newcomer would type it, and compares what is printed.
 //!
-//! A line that begins with `$ ` is a command, lines that begin with `> ` (or are only `>`) go on with it, as does one
-//! after a closing backslash; what follows, up to the next command, is exactly what it prints on stdout and stderr together. `…` in a line stands for any text, a
-//! line of only `…` for any lines. All blocks of a file are typed into one shell, in a copy of this checkout, with a
-//! home and a store of their own. A block that opens with ```` ```console (root) ```` or ```` ```console (user) ````
-//! is only for root or only for anyone else. `cargo run --release --` calls the `mk` that is being tested.
+//! A line that begins with `$ ` is a command; lines that begin with `> ` (or are only `>`) go on with it, as does one
+//! after a closing backslash. What follows, up to the next command, is exactly what it prints on stdout and stderr
+//! together. `…` in a line stands for any text, a line of only `…` for any lines of a command that succeeds. All
+//! blocks of a file are typed into one shell, in a copy of this checkout, with a home and a store of their own;
+//! README.md from nothing, the others with `busybox` built. A block that opens with ```` ```console (root) ```` or
+//! ```` ```console (user) ```` is only for root or only for anyone else. `cargo run --release --` calls the `mk` that
+//! is being tested.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -276,7 +278,17 @@ fn every_console_block_prints_what_it_says() {
     for file in files {
         let text = fs_err::read_to_string(&file).unwrap();
         let name = file.strip_prefix(checkout()).unwrap().display().to_string();
-        faults.extend(Desk::new().faults(&name, &text, root));
+        let desk = Desk::new();
+        if name != "README.md" {
+            // Whoever reads on has tried what README.md begins with.
+            let built = desk
+                .command("mk")
+                .args(["build", "--quiet", "busybox"])
+                .output()
+                .unwrap();
+            assert!(built.status.success());
+        }
+        faults.extend(desk.faults(&name, &text, root));
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
