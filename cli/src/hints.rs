@@ -107,6 +107,9 @@ fn of_fetch(error: &fetch::Error) -> Option<String> {
         fetch::Error::Status { status: 407, .. } | fetch::Error::BadProxy { .. } => {
             "the proxy is named by `http_proxy`, `https_proxy` or `all_proxy`: http://user:password@host:port".into()
         }
+        fetch::Error::Network { url, .. } if url.ends_with("Release") || url.contains("/by-hash/") => {
+            "pins that are there hold without a network; new ones need a mirror: `--mirror URL` names another".into()
+        }
         fetch::Error::Network { .. } | fetch::Error::Offline { .. } => {
             "without a network: put the file into a folder and name that with `--source-dir` or `MK_SOURCES`; it is \
              found there by its sha256"
