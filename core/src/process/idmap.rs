@@ -1,7 +1,8 @@
 //! Who is root inside: what ids this process may use, decided from what the system says, and made so.
 //!
-//! mk is always root of some user namespace. With uid 0 and `CAP_SYS_ADMIN` it is so already; anyone else moves into a
-//! namespace of their own first, with subordinate ids where the system grants them (subuid(5)), with one id where not.
+//! mk is always root of some user namespace. With uid 0, `CAP_SYS_ADMIN` and all ids it is so already; anyone else
+//! moves into a namespace of their own first, with subordinate ids where the system grants them (subuid(5)), with one
+//! id where not.
 
 use std::ffi::{CString, OsStr};
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ pub struct Caller {
     pub gid: u32,
     /// Whether it has `CAP_SYS_ADMIN`.
     pub admin: bool,
+    /// Whether its user namespace has enough ids; `unshare -r` makes one that has not.
+    pub many_ids: bool,
     /// Its name, where the system knows one.
     pub name: Option<String>,
     /// What `/etc/subuid` says.
@@ -70,7 +73,7 @@ const ENOUGH: u64 = 65535;
 /// Decides how ids are mapped. Pure.
 pub fn decide(caller: &Caller) -> IdMap {
     let (uid, gid) = (caller.uid, caller.gid);
-    if uid == 0 && caller.admin {
+    if uid == 0 && caller.admin && caller.many_ids {
         return IdMap::Native;
     }
     let granted = |text| granted(text, uid, caller.name.as_deref());
@@ -113,9 +116,11 @@ impl Caller {
     pub fn look() -> Result<Self, SysError> {
         let (uid, gid) = process::own_ids();
         let admin = process::own_capabilities()?.contains(CapabilitySet::SYS_ADMIN);
-        if uid == 0 && admin {
+        let many_ids = Mapped::look()?.has_many();
+        if uid == 0 && admin && many_ids {
             return Ok(Self {
                 admin,
+                many_ids,
                 ..Self::default()
             });
         }
@@ -137,6 +142,7 @@ impl Caller {
             uid,
             gid,
             admin,
+            many_ids,
             name: name_of(uid, &text("/etc/passwd")),
             subuid: text("/etc/subuid"),
             subgid: text("/etc/subgid"),
@@ -383,6 +389,11 @@ impl Mapped {
         self.first || has(&self.gids, gid)
     }
 
+    /// Whether the files of a usual image can have their owners.
+    fn has_many(&self) -> bool {
+        self.first || (total(&self.uids) > ENOUGH && total(&self.gids) > ENOUGH)
+    }
+
     /// Whether groups can be set: with one group there is no other to choose, and it may be denied (setgroups in
     /// user_namespaces(7)).
     pub fn has_groups(&self) -> bool {
@@ -436,9 +447,12 @@ mod tests {
     #[test]
     fn root_with_power_over_the_machine_stays_as_it_is() {
         let mut root = caller(0, "");
-        root.admin = true;
+        (root.admin, root.many_ids) = (true, true);
         assert_eq!(decide(&root), IdMap::Native);
-        root.admin = false;
+        // `unshare -r`: root of a namespace with one id.
+        root.many_ids = false;
+        assert_eq!(decide(&root), IdMap::Single { uid: 0, gid: 0 });
+        (root.admin, root.many_ids) = (false, true);
         assert_eq!(decide(&root), IdMap::Single { uid: 0, gid: 0 });
     }
 

@@ -123,6 +123,10 @@ fn start(ready: &Prepared) -> Result<(Ends, Incoming), SysError> {
     }
 }
 
+/// How long the set-up may still take after the container was asked to end: it usually is over in milliseconds, and
+/// takes longer only where the kernel waits for something, such as a server that holds a volume.
+const SETUP_GRACE: Duration = Duration::from_secs(1);
+
 /// What the parent knows of the child.
 enum Phase {
     /// It is still being set up.
@@ -158,15 +162,18 @@ impl Child {
             };
             if told {
                 phase = self.listen()?;
+                // Whoever was asked to end can hear it now, and a process 1 has its own time to do so.
+                kill_at = kill_at.and_then(|_| self.stop_at());
             }
             if came && let Some(signal) = self.incoming.next() {
-                if matches!(phase, Phase::Starting) && signal.asks_to_end() {
-                    // Nothing in there can react yet.
-                    signal::send(self.ends.handle.as_fd(), Signal::KILL)?;
-                    process::wait(self.ends.handle.as_fd())?;
-                    return Ok(Ending::Signal(signal.number()));
+                // It may have ended meanwhile.
+                let _ = signal::send(self.ends.handle.as_fd(), signal);
+                if signal.asks_to_end() && kill_at.is_none() {
+                    kill_at = match phase {
+                        Phase::Starting => Instant::now().checked_add(SETUP_GRACE),
+                        _ => self.stop_at(),
+                    };
                 }
-                self.pass_on(signal, &mut kill_at);
             }
             if ended && !told {
                 let ending = process::wait(self.ends.handle.as_fd())?;
@@ -175,21 +182,18 @@ impl Child {
                     _ => Ok(ending),
                 };
             }
-            if left == Some(Duration::ZERO) {
-                // It may have ended meanwhile.
+            if left == Some(Duration::ZERO) && kill_at.is_some() {
+                // A process 1 has no default reactions: without a handler of its own it does not notice (kill(2)).
                 let _ = signal::send(self.ends.handle.as_fd(), Signal::KILL);
                 kill_at = None;
             }
         }
     }
 
-    fn pass_on(&self, signal: Signal, kill_at: &mut Option<Instant>) {
-        // It may have ended meanwhile.
-        let _ = signal::send(self.ends.handle.as_fd(), signal);
-        // A process 1 has no default reactions: without a handler of its own it does not even notice (kill(2)).
-        if self.ready.as_pid1 && signal.asks_to_end() && kill_at.is_none() {
-            *kill_at = Instant::now().checked_add(self.ready.stop_timeout);
-        }
+    /// When a command at process 1 that was asked to end now has had its time; any other hears by itself.
+    fn stop_at(&self) -> Option<Instant> {
+        let timeout = self.ready.as_pid1.then_some(self.ready.stop_timeout)?;
+        Instant::now().checked_add(timeout)
     }
 
     /// Hears from the child: the end of the pipe means that the command runs, bytes that a step failed.

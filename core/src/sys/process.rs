@@ -270,7 +270,7 @@ pub fn kill(pid: i32, signal: Signal) -> Result<(), Errno> {
 
 /// Shows this process as `name` (at most 15 bytes) in process lists, in place of the command line that it was started
 /// with, which may hold paths and secrets of the host.
-pub fn rename(name: &CStr) {
+pub(crate) fn rename(name: &CStr) {
     // A name that cannot be set is no reason to fail.
     let _ = rustix::thread::set_name(name);
     title::overwrite(name.to_bytes());
