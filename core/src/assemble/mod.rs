@@ -217,14 +217,18 @@ impl<'a> Build<'a> {
     }
 
     /// Returns the latest time that a file may have: the plan's, else the newest among its archives; none where an
-    /// archive has not been read yet.
-    fn epoch(&self) -> Result<Option<i64>, Error> {
+    /// archive has not been read yet. `times` are those of archives that the store does not know.
+    fn epoch(&self, times: &BTreeMap<Digest, i64>) -> Result<Option<i64>, Error> {
         if self.plan.epoch.is_some() {
             return Ok(self.plan.epoch);
         }
         let mut newest = 0;
         for (_, archive) in self.archives() {
-            match self.store.newest(&archive.sha256)? {
+            let time = match times.get(&archive.sha256) {
+                Some(time) => Some(*time),
+                None => self.store.newest(&archive.sha256)?,
+            };
+            match time {
                 Some(time) => newest = newest.max(time),
                 None => return Ok(None),
             }
@@ -251,7 +255,7 @@ impl<'a> Build<'a> {
 
     /// Returns the image if the store has all of it, under its name.
     fn finished(&self) -> Result<Option<Built>, Error> {
-        let Some(epoch) = self.epoch()? else {
+        let Some(epoch) = self.epoch(&BTreeMap::new())? else {
             return Ok(None);
         };
         let known = self.known(epoch)?;
@@ -294,7 +298,7 @@ impl<'a> Build<'a> {
     fn work(&self) -> Result<Built, Error> {
         let mut performing =
             Performing::new(self.store, self.request.folder, self.request.limits, self.watch);
-        let epoch = match self.epoch()? {
+        let epoch = match self.epoch(performing.times())? {
             Some(epoch) => epoch,
             None => self.read_times(&mut performing)?,
         };
@@ -305,8 +309,8 @@ impl<'a> Build<'a> {
             .filter(|(index, _)| *index >= known.trees.len())
             .map(|(_, archive)| archive);
         self.fetch(to_do)?;
-        let tree = self.perform(performing, &known)?;
-        self.keep(tree, known.trees.len())
+        let (tree, cached) = self.perform(performing, &known)?;
+        self.keep(tree, cached)
     }
 
     fn fetch<'p>(&self, archives: impl Iterator<Item = &'p Pinned>) -> Result<(), Error> {
@@ -336,25 +340,39 @@ impl<'a> Build<'a> {
                 .unpack_early(index, archive, &step.select)
                 .map_err(|error| self.failed(index, error))?;
         }
-        Ok(self.epoch()?.unwrap_or_default())
+        Ok(self.epoch(performing.times())?.unwrap_or_default())
     }
 
     /// Performs the steps that the store does not know. The result of each is kept, also where a later one fails.
-    fn perform(&self, mut performing: Performing<'_>, known: &Known) -> Result<Tree, Error> {
+    /// Returns the tree, and how many steps were known.
+    fn perform(&self, mut performing: Performing<'_>, known: &Known) -> Result<(Tree, usize), Error> {
         let mut tree = match known.trees.last() {
             Some(digest) => self.store.tree(digest)?,
             None => Tree::new(known.epoch),
         };
         let mut from = known.last();
+        let mut cached = known.trees.len();
         for index in known.trees.len()..self.plan.steps.len() {
             let step = &self.plan.steps[index];
             let count = self.plan.steps.len();
+            let ingredients = key::starting_from(self.ingredients[index].clone(), &from, known.epoch);
+            // A step before may have been done in another way and have come to the same.
+            if let Some(record) = self.store.step(&key::key(&ingredients))? {
+                tree = self.store.tree(&record.tree)?;
+                from = record.tree;
+                cached += 1;
+                self.watch.see(Event::StepFinished {
+                    index: index + 1,
+                    label: &step.label,
+                    cached: true,
+                });
+                continue;
+            }
             self.watch.see(Event::StepStarted {
                 index: index + 1,
                 count,
                 label: &step.label,
             });
-            let ingredients = key::starting_from(self.ingredients[index].clone(), &from, known.epoch);
             let perform = Perform {
                 index,
                 step,
@@ -376,7 +394,8 @@ impl<'a> Build<'a> {
                 cached: false,
             });
         }
-        Ok(tree)
+        performing.remember(self.archives().map(|(_, archive)| archive))?;
+        Ok((tree, cached))
     }
 
     fn failed(&self, index: usize, source: perform::Error) -> Error {

@@ -109,7 +109,16 @@ pub(super) struct Performing<'a> {
     limits: &'a Limits,
     watch: &'a dyn Watch,
     /// Archives that had to be unpacked before their step: by step and digest.
-    early: BTreeMap<(usize, Digest), Vec<Entry<Content>>>,
+    early: BTreeMap<(usize, Digest), Early<'a>>,
+    /// The newest time in each archive that was unpacked, which the store does not know before the step is done.
+    times: BTreeMap<Digest, i64>,
+}
+
+/// An archive that was unpacked before it was known whether its step can be done: its files are not in the store yet,
+/// so that one which turns out to be no good leaves nothing there.
+struct Early<'a> {
+    stage: Stage<'a>,
+    entries: Vec<Entry<Content>>,
 }
 
 impl<'a> Performing<'a> {
@@ -120,10 +129,26 @@ impl<'a> Performing<'a> {
             limits,
             watch,
             early: BTreeMap::new(),
+            times: BTreeMap::new(),
         }
     }
 
-    /// Unpacks an archive whose newest time nobody knows yet, and has the store remember that time.
+    /// Returns the newest time in each archive that was unpacked so far.
+    pub(super) fn times(&self) -> &BTreeMap<Digest, i64> {
+        &self.times
+    }
+
+    /// Has the store remember the newest times in these archives, as far as they were unpacked.
+    pub(super) fn remember<'p>(&self, archives: impl IntoIterator<Item = &'p Pinned>) -> store::Result<()> {
+        for archive in archives {
+            if let Some(newest) = self.times.get(&archive.sha256) {
+                self.store.set_newest(&archive.sha256, *newest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unpacks an archive whose newest time nobody knows yet.
     pub(super) fn unpack_early(
         &mut self,
         index: usize,
@@ -133,16 +158,17 @@ impl<'a> Performing<'a> {
         // The epoch will be no earlier than the newest time in here, so these times are final already.
         let stage = self.store.stage()?;
         let entries = self.unpack(&stage, index, archive, select, i64::MAX)?;
-        stage.commit()?;
-        self.early.insert((index, archive.sha256), entries);
+        self.early
+            .insert((index, archive.sha256), Early { stage, entries });
         Ok(())
     }
 
     /// Does one step to `tree`. All files that it brings are in the store afterwards.
     pub(super) fn perform(&mut self, perform: Perform<'_>, tree: &mut Tree) -> Result<(), Error> {
         let stage = self.store.stage()?;
+        let mut early = Vec::new();
         match &perform.step.verb {
-            Verb::Unpack { .. } | Verb::Deb { .. } => self.lay_archives(&stage, perform, tree)?,
+            Verb::Unpack { .. } | Verb::Deb { .. } => early = self.lay_archives(&stage, perform, tree)?,
             Verb::Copy { .. } => self.copy(&stage, perform, tree)?,
             Verb::Write {
                 path,
@@ -183,18 +209,26 @@ impl<'a> Performing<'a> {
             Verb::Remove { patterns } => _ = tree.remove(patterns)?,
             Verb::User(user) => self.add_user(&stage, perform, user, tree)?,
         }
-        Ok(stage.commit()?)
+        for stage in early.into_iter().chain([stage]) {
+            stage.commit()?;
+        }
+        Ok(self.remember(&perform.step.archives)?)
     }
 
+    /// Returns the stages of those that were unpacked before, which are to be committed as well.
     fn lay_archives(
         &mut self,
         stage: &Stage<'_>,
         perform: Perform<'_>,
         tree: &mut Tree,
-    ) -> Result<(), Error> {
+    ) -> Result<Vec<Stage<'a>>, Error> {
+        let mut stages = Vec::new();
         for archive in &perform.step.archives {
             let entries = match self.early.remove(&(perform.index, archive.sha256)) {
-                Some(entries) => entries,
+                Some(Early { stage, entries }) => {
+                    stages.push(stage);
+                    entries
+                }
                 None => self.unpack(stage, perform.index, archive, &perform.step.select, perform.epoch)?,
             };
             let mut layer = tree.layer(perform.epoch);
@@ -202,12 +236,12 @@ impl<'a> Performing<'a> {
                 layer.lay(entry)?;
             }
         }
-        Ok(())
+        Ok(stages)
     }
 
     /// Brings the files of an archive into the store and returns its entries as they go into the tree.
     fn unpack(
-        &self,
+        &mut self,
         stage: &Stage<'_>,
         index: usize,
         archive: &Pinned,
@@ -266,8 +300,8 @@ impl<'a> Performing<'a> {
                 unpack::entries(&archive.name, source, self.limits, &mut take)?
             }
         };
-        self.store
-            .set_newest(&archive.sha256, summary.newest.unwrap_or_default())?;
+        self.times
+            .insert(archive.sha256, summary.newest.unwrap_or_default());
         Ok(entries)
     }
 
