@@ -11,7 +11,7 @@ mod stored;
 
 use std::path::Path;
 
-use mk_core::process::idmap::{self, Caller, IdMap};
+use mk_core::process::idmap::{self, Caller, IdMap, Ids};
 use mk_core::store::{self, Owners, Store, layout};
 
 use crate::args::{Command, ProgressMode, StoreArgs, TalkArgs};
@@ -120,7 +120,12 @@ fn become_root(path: &Path) -> Result<Owners, Failure> {
     }
     idmap::become_root(&map)?;
     Ok(match map {
-        IdMap::Native => Owners::Native,
+        // Root of somebody's container is root already, and yet has only the ids that it was given.
+        IdMap::Native => match idmap::own_ids() {
+            Ids::All => Owners::Native,
+            Ids::Enough => Owners::Subordinate,
+            Ids::Few => Owners::Single,
+        },
         IdMap::Subordinate { .. } => Owners::Subordinate,
         IdMap::Single { .. } => Owners::Single,
     })

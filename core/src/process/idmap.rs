@@ -90,6 +90,51 @@ pub fn decide(caller: &Caller) -> IdMap {
     }
 }
 
+/// Which ids there are in the user namespace that a process is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// All, each the same as outside: the machine's first namespace, or as good as that.
+    All,
+    /// A range that is enough for the files of a usual image.
+    Enough,
+    /// Fewer: most owners in an image do not exist.
+    Few,
+}
+
+/// Returns which ids there are where this process is: root of somebody's container has a range, root of a namespace
+/// that an ordinary user made often only itself.
+pub fn own_ids() -> Ids {
+    let text = |path: &str| fs_err::read_to_string(path).unwrap_or_default();
+    let (uids, gids) = (
+        ids_of(&text("/proc/self/uid_map")),
+        ids_of(&text("/proc/self/gid_map")),
+    );
+    if uids == gids || uids == Ids::Few {
+        uids
+    } else if gids == Ids::Few {
+        gids
+    } else {
+        Ids::Enough
+    }
+}
+
+/// Reads a map: lines of first id inside, first id outside and count (user_namespaces(7)).
+fn ids_of(map: &str) -> Ids {
+    let lines = map.lines().map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(|word| word.parse::<u64>().ok());
+        let mut next = || numbers.next().flatten().unwrap_or_default();
+        (next(), next(), next())
+    });
+    let lines: Vec<(u64, u64, u64)> = lines.collect();
+    if lines == [(0, 0, u64::from(u32::MAX))] {
+        Ids::All
+    } else if lines.iter().map(|(_, _, count)| count).sum::<u64>() >= ENOUGH {
+        Ids::Enough
+    } else {
+        Ids::Few
+    }
+}
+
 fn total(ranges: &[Range]) -> u64 {
     ranges.iter().map(|range| u64::from(range.count)).sum()
 }
@@ -441,6 +486,19 @@ mod tests {
         match decide(&caller(1000, subids)) {
             IdMap::Subordinate { uids, .. } => Some(uids),
             _ => None,
+        }
+    }
+
+    #[test]
+    fn a_map_tells_how_many_ids_there_are() {
+        for (map, ids) in [
+            ("         0          0 4294967295\n", Ids::All),
+            ("0 100000 65536\n", Ids::Enough),
+            ("0 1000 1\n1 100000 65536\n", Ids::Enough),
+            ("0 1000 1\n", Ids::Few),
+            ("", Ids::Few),
+        ] {
+            assert_eq!(ids_of(map), ids, "{map:?}");
         }
     }
 
