@@ -155,10 +155,15 @@ fn attempt(
     }
     let already = if status == 206 { transfer.done() } else { 0 };
     let total = content_length(response.headers()).map(|rest| rest.saturating_add(already));
-    transfer
-        .start(&without_password(&url), total)
-        .map_err(Failure::Final)?;
     let mut body = response.into_body().into_reader();
+    if let Err(error) = transfer.start(&without_password(&url), total) {
+        let whole = status != 206;
+        return Err(Failure::Final(if whole {
+            transfer.explained(error, &mut body)
+        } else {
+            error
+        }));
+    }
     let passed = if status == 206 {
         Ok(())
     } else {

@@ -7,6 +7,9 @@ use crate::digest::Hasher;
 /// How often a watcher hears of progress, at the most.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 
+/// Of a source that has another size than was pinned, no more bytes than these are read to tell its digest.
+const MOST_TO_EXPLAIN: u64 = 64 << 20;
+
 /// One source on its way to `out`.
 pub(super) struct Transfer<'a> {
     name: &'a str,
@@ -81,6 +84,25 @@ impl<'a> Transfer<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Tells a wrong size by the two digests, which can be looked up, where all of `body` can be had to hash it. None
+    /// of it is passed on.
+    pub(super) fn explained(&self, error: Error, body: &mut dyn Read) -> Error {
+        let (Error::WrongSize { name, place, .. }, Some(expected)) = (&error, self.expected) else {
+            return error;
+        };
+        let mut reader = crate::digest::HashReader::new(body.take(MOST_TO_EXPLAIN));
+        let read = io::copy(&mut reader, &mut io::sink());
+        match (read, reader.finish()) {
+            (Ok(_), (actual, size)) if size < MOST_TO_EXPLAIN => Error::WrongDigest {
+                name: name.clone(),
+                place: place.clone(),
+                expected,
+                actual,
+            },
+            _ => error,
+        }
     }
 
     /// Passes on all that `body` gives.

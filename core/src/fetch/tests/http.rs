@@ -282,8 +282,10 @@ fn another_size_than_the_pinned_is_refused_before_a_byte_is_passed_on() {
     assert_eq!(
         result.unwrap_err().to_string(),
         format!(
-            "`thing` from `{}` is not what was pinned: expected 5 bytes, got 26",
-            server.url("/file")
+            "`thing` from `{}` is not what was pinned: expected {}, got {}",
+            server.url("/file"),
+            Digest::of(b"right"),
+            Digest::of(b"a page that asks to log in")
         )
     );
     assert_eq!(out, b"");
