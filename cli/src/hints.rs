@@ -138,6 +138,9 @@ fn of_store(error: &store::Error) -> Option<String> {
     Some(match error {
         store::Error::NotAStore { .. } => "name a folder that is new, empty or a store: `--store DIR`".into(),
         store::Error::NotOurs { .. } => "each user has a store of their own: leave `--store` and `MK_STORE` out".into(),
+        store::Error::OtherVersion { .. } => {
+            "use the mk that made it, or another folder: `--store DIR`".into()
+        }
         store::Error::OtherOwners { .. } => {
             "use another folder: `--store DIR`; or delete this one as the user who made it".into()
         }

@@ -36,7 +36,7 @@ pub(super) const GATE_LOCK: &str = "locks/gate";
 /// What the name of a source's newest time ends with.
 pub(super) const NEWEST: &str = ".newest";
 
-const HEADER: &str = "mk-store 1";
+pub(super) const HEADER: &str = "mk-store 1";
 
 /// How the store keeps the owners of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

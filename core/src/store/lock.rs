@@ -142,13 +142,27 @@ pub(super) fn sweep(folder: &Dir) -> Result<()> {
         }
         let staging = match folder.open_dir(&name) {
             Ok(staging) => staging,
-            // The draft of a `format`, or already swept.
-            Err(error) if matches!(error.errno, Errno::NOENT | Errno::NOTDIR) => continue,
+            Err(error) if error.errno == Errno::NOENT => continue,
+            Err(error) if error.errno == Errno::NOTDIR => {
+                sweep_draft(folder, &name)?;
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         if file::try_lock(&staging, LockKind::Exclusive)? {
             folder.remove_all(&name)?;
         }
+    }
+    Ok(())
+}
+
+/// Deletes the draft of a `format` whose lock is free.
+fn sweep_draft(folder: &Dir, name: &std::ffi::OsStr) -> Result<()> {
+    let Some(draft) = super::none_if_missing(folder.open_file(name))? else {
+        return Ok(());
+    };
+    if file::try_lock(&draft, LockKind::Exclusive)? {
+        super::none_if_missing(folder.unlink(name))?;
     }
     Ok(())
 }

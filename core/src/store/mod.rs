@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::meta::Meta;
 use crate::sys::SysError;
 use crate::sys::dir::Dir;
-use crate::sys::file;
+use crate::sys::file::{self, LockKind};
 use crate::tree::Tree;
 use crate::tree::encode::BadTree;
 
@@ -83,6 +83,14 @@ pub enum Error {
         /// The call that failed.
         #[source]
         source: SysError,
+    },
+    /// The store is of another version.
+    #[error("the store `{}` is `{found}`: expected `{}`", store.display(), layout::HEADER)]
+    OtherVersion {
+        /// The folder of the store.
+        store: PathBuf,
+        /// The first line of its `format`.
+        found: String,
     },
     /// A file of the store is not what it should be.
     #[error("`{}` is damaged: {why}", path.display())]
@@ -252,10 +260,16 @@ impl Store {
         }
         let draft = format!("{}format-{:016x}", layout::STAGING, file::random()?);
         let file = dir.create_file(&draft, 0o600).map_err(full)?;
+        // Until it has its name: a draft whose lock is free is swept.
+        file::lock(&file, LockKind::Exclusive)?;
         let format = Format::probe(&file, owners)?;
         let made = file::write(&file, format.encode().as_bytes())
             .and_then(|()| file::sync(&file))
-            .and_then(|()| exists(dir.rename(&draft, &dir, layout::FORMAT)).map(drop));
+            .and_then(|()| match exists(dir.rename(&draft, &dir, layout::FORMAT)) {
+                // Swept before it was locked, which only happens in a store that another has made.
+                Err(error) if error.errno == Errno::NOENT => Ok(()),
+                renamed => renamed.map(drop),
+            });
         // Still there only if another was faster, or something failed.
         _ = dir.unlink(&draft);
         made.map_err(full)
@@ -409,6 +423,14 @@ fn read_format(path: &Path, dir: &Dir) -> Result<Option<Format>> {
         return Ok(None);
     };
     let text = file::read(&file, 4096)?;
+    let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let first = crate::path::shown(first);
+    if first.starts_with("mk-store ") && first != layout::HEADER {
+        return Err(Error::OtherVersion {
+            store: path.to_owned(),
+            found: first,
+        });
+    }
     Format::decode(&text).map(Some).map_err(|bad| Error::Damaged {
         path: path.join(layout::FORMAT),
         why: bad.to_string(),
