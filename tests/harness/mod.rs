@@ -1,5 +1,24 @@
 //! [`Sandbox`]: a home, a store and a working folder that only one test knows, and `mk` called in there.
 
+/// Tiny archives made in code.
+pub(crate) mod archive;
+
+/// What a build told as JSON.
+pub(crate) mod built;
+
+/// Random moments that can be had again.
+pub(crate) mod chance;
+
+/// A filesystem as lines that can be compared.
+pub(crate) mod listing;
+
+/// What a test needs of the machine.
+pub(crate) mod needs;
+
+/// An HTTP server that says what a test tells it to.
+#[expect(dead_code, reason = "the tests of mk-core use what these do not")]
+pub(crate) mod server;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,7 +26,8 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// What one test works in. Gone when it is dropped.
+/// What one test works in. Gone when it is dropped, also where a store holds what only root of a user namespace may
+/// delete: folders that their owner may not write to, and files of subordinate ids.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     folder: TempDir,
@@ -31,6 +51,25 @@ pub(crate) struct Output {
 impl Default for Sandbox {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if needs::is_root() {
+            return;
+        }
+        for maps in [&["--map-auto", "--map-root-user"][..], &["--map-root-user"]] {
+            let mut remove = Command::new("/usr/bin/unshare");
+            remove
+                .args(maps)
+                .args(["rm", "-rf"])
+                .arg(self.folder.path())
+                .stderr(Stdio::null());
+            if remove.status().is_ok_and(|status| status.success()) {
+                return;
+            }
+        }
     }
 }
 
