@@ -113,12 +113,12 @@ fn without_empty_end<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<&'a st
 const MARK: &str = "--- end of call --- exit code ";
 
 /// A shell in a copy of the checkout.
-struct Desk {
+pub(crate) struct Desk {
     folder: TempDir,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = TempDir::new().unwrap();
         for name in ["home", "bin", "tmp"] {
             fs_err::create_dir(folder.path().join(name)).unwrap();
@@ -186,7 +186,7 @@ impl Desk {
     }
 
     /// Compares a document with what its commands print.
-    fn faults(&self, name: &str, text: &str, root: bool) -> Vec<String> {
+    pub(crate) fn faults(&self, name: &str, text: &str, root: bool) -> Vec<String> {
         let calls = calls(text, root);
         let printed = self.typed(&calls);
         let mut faults = Vec::new();

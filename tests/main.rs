@@ -11,3 +11,21 @@ mod mistakes;
 
 /// What README.md and docs/ show in `console` blocks, typed as a newcomer would.
 mod docs;
+
+/// What is there to be copied: examples/ and images/.
+mod examples;
+
+/// Recipes that become images: what verbs do, what is done again and what is not, archives that mean harm.
+mod build;
+
+/// One recipe, one digest, in whatever surroundings.
+mod reproduce;
+
+/// Entering an image: what a command sees and can do, how it ends, and what is left of it.
+mod run;
+
+/// Pins, locks, mirrors and source folders.
+mod sources;
+
+/// Builds that are killed or meet, a full disk, damage, and taking out the garbage.
+mod store;

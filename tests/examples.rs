@@ -1,0 +1,99 @@
+//! What is there to be copied: every folder in examples/ and every recipe in images/ can be read, builds where its
+//! sources can be had without a network, and does what its README shows.
+
+use std::path::{Path, PathBuf};
+
+use crate::docs::Desk;
+use crate::harness::{Output, Sandbox, needs};
+
+fn checkout() -> PathBuf {
+    fs_err::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap()
+}
+
+/// Returns what lies in a folder of the checkout, by name.
+fn listed(folder: &str) -> Vec<PathBuf> {
+    let entries = fs_err::read_dir(checkout().join(folder)).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+fn examples() -> Vec<PathBuf> {
+    let mut folders = listed("examples");
+    folders.retain(|path| path.is_dir());
+    assert!(!folders.is_empty());
+    folders
+}
+
+fn images() -> Vec<PathBuf> {
+    let mut recipes = listed("images");
+    recipes.retain(|path| path.extension().is_some_and(|end| end == "toml") && !path.ends_with("Cargo.toml"));
+    assert!(!recipes.is_empty());
+    recipes
+}
+
+/// Builds `recipe` with its pins as they are, without a network: `None` where a source is not on this machine.
+fn build(sandbox: &Sandbox, recipe: &str) -> Option<Output> {
+    let output = sandbox.mk_with(["build", recipe, "--locked", "--json", "-q"], |command| {
+        // Nothing listens there.
+        command
+            .env("all_proxy", "http://127.0.0.1:9")
+            .env("MK_SOURCES", needs::sources());
+    });
+    if output.code == Some(1) && output.stderr.contains("error: cannot fetch ") {
+        needs::skipped(&format!(
+            "the sources of {recipe}, in a folder that MK_SOURCES names"
+        ));
+        return None;
+    }
+    Some(output.ok())
+}
+
+#[test]
+fn every_recipe_of_images_can_be_built_from_its_pins() {
+    for recipe in images() {
+        let sandbox = Sandbox::new();
+        if let Some(output) = build(&sandbox, recipe.to_str().unwrap()) {
+            let name = recipe.file_stem().unwrap().to_str().unwrap();
+            assert!(output.stdout.contains(&format!("\"{name}\"")), "{output}");
+            // The recipe that is built into mk is the same one.
+            let builtin = build(&sandbox, name).unwrap();
+            let digest = |output: &Output| {
+                serde_json::from_str::<serde_json::Value>(&output.stdout).unwrap()["digest"].clone()
+            };
+            assert_eq!(digest(&output), digest(&builtin));
+            sandbox.verify();
+        }
+    }
+}
+
+#[test]
+fn every_example_has_a_recipe_that_can_be_built_and_a_page() {
+    for folder in examples() {
+        let page = fs_err::read_to_string(folder.join("README.md")).unwrap();
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        assert!(
+            page.starts_with(&format!("# {name}\n")) && page.contains("```console\n"),
+            "{page}"
+        );
+        let sandbox = Sandbox::new();
+        let recipe = folder.join("Containerfile.toml");
+        build(&sandbox, recipe.to_str().unwrap());
+    }
+}
+
+#[test]
+fn every_example_does_what_its_page_shows() {
+    if needs::fixture(needs::FIXTURES[0]).is_none() || !needs::namespaces() {
+        return;
+    }
+    let root = needs::is_root();
+    let mut faults = Vec::new();
+    for folder in examples() {
+        let page = folder.join("README.md");
+        let text = fs_err::read_to_string(&page).unwrap();
+        let name = page.strip_prefix(checkout()).unwrap().display().to_string();
+        faults.extend(Desk::new().faults(&name, &text, root));
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
