@@ -21,7 +21,7 @@ fn lay_out(sandbox: &Sandbox, files: usize, size: usize) {
     for index in 0..files {
         let path = format!("data/{}/{index}", index % 10);
         let bytes: Vec<u8> = (0..size)
-            .map(|at| (at * (index + 7) >> 3) as u8 ^ index as u8)
+            .map(|at| ((at * (index + 7)) >> 3) as u8 ^ index as u8)
             .collect();
         tar = tar.with(Item::file(&path, &bytes));
     }

@@ -190,9 +190,9 @@ pub(crate) fn deb(name: &str, version: &str, data: &[u8]) -> Vec<u8> {
         ("data.tar.gz", gzip(data)),
     ] {
         let size = bytes.len();
-        write!(
+        writeln!(
             package,
-            "{member:<16}{TIME:<12}{:<6}{:<6}{:<8}{size:<10}`\n",
+            "{member:<16}{TIME:<12}{:<6}{:<6}{:<8}{size:<10}`",
             0, 0, 100_644
         )
         .unwrap();
