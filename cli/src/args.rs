@@ -322,8 +322,12 @@ Exits with 1 where something is damaged, and says which images it hurts.
 
 Examples:
   mk verify
-  mk verify --json | jq .damaged")]
+  mk verify --json | jq .damaged
+  mk verify --discard && mk build busybox")]
 pub(crate) struct Verify {
+    /// Take what is damaged away, so that the next build makes it anew
+    #[arg(long)]
+    pub(crate) discard: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,

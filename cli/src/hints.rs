@@ -146,9 +146,9 @@ fn of_store(error: &store::Error) -> Option<String> {
         }
         store::Error::Full { .. } => return of_kind(io::ErrorKind::StorageFull),
         store::Error::Damaged { .. } | store::Error::NoTree(_) | store::Error::NoObject { .. } => {
-            "`mk verify` names all that is damaged; delete that, and build again".into()
+            "`mk verify --discard` takes away what is damaged; then build again".into()
         }
-        store::Error::Missing(_) => "`mk build` makes it".into(),
+        store::Error::Missing(_) | store::Error::NotLaidOut(_) => "`mk build` makes it".into(),
         store::Error::Ambiguous { .. } => "give more digits".into(),
         store::Error::NoSuchId { .. } => {
             "a range for this user, as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`".into()

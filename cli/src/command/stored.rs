@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use mk_core::store::Store;
 use mk_core::store::gc::{Collected, Count, Stored, gc};
-use mk_core::store::verify::{Damage, Verified, verify};
+use mk_core::store::verify::{Damage, Verified, discard, verify};
 use serde_json::{Map, Value, json};
 
 use super::Context;
@@ -68,8 +69,9 @@ pub(super) fn check(args: &args::Verify, context: &Context) -> Result<u8, Failur
         store: args.store.store.as_deref(),
         ..Flags::default()
     };
-    let verified = match context.whole_store(&context.settings(&flags)?)? {
-        Some(store) => verify(&store, &context.talk())?,
+    let store = context.whole_store(&context.settings(&flags)?)?;
+    let verified = match &store {
+        Some(store) => verify(store, &context.talk())?,
         None => Verified::default(),
     };
     if args.json {
@@ -81,29 +83,58 @@ pub(super) fn check(args: &args::Verify, context: &Context) -> Result<u8, Failur
             "damaged": verified.damages.iter().map(damage).collect::<Vec<_>>(),
         })))?;
     } else {
-        for damage in &verified.damages {
-            ui::data(format_args!(
-                "{}: {}{}",
-                damage.path.display(),
-                damage.why,
-                hurt(damage)
-            ))?;
-        }
-        let read = format!(
-            "{}, {}, {}",
-            ui::counted(verified.images, "image"),
-            ui::counted(verified.objects, "file"),
-            ui::bytes(verified.bytes)
-        );
-        context.ui.say(match verified.damages.len() as u64 {
-            0 => format!("all is well: {read}"),
-            count => format!(
-                "{} among {read}: delete what is named, and build again",
-                ui::counted(count, "damaged file")
-            ),
-        });
+        report(&verified, args.discard, context)?;
     }
-    Ok(if verified.damages.is_empty() { 0 } else { FAILED })
+    match (&store, verified.damages.is_empty()) {
+        (_, true) => Ok(0),
+        (Some(store), false) if args.discard => take_away(store, &verified, context),
+        _ => Ok(FAILED),
+    }
+}
+
+fn report(verified: &Verified, discarded: bool, context: &Context) -> Result<(), Failure> {
+    for damage in &verified.damages {
+        ui::data(format_args!(
+            "{}: {}{}",
+            damage.path.display(),
+            damage.why,
+            hurt(damage)
+        ))?;
+    }
+    let read = format!(
+        "{}, {}, {}",
+        ui::counted(verified.images, "image"),
+        ui::counted(verified.objects, "file"),
+        ui::bytes(verified.bytes)
+    );
+    let advice = if discarded {
+        ""
+    } else {
+        ": `mk verify --discard` takes them away, `mk build` makes them anew"
+    };
+    context.ui.say(match verified.damages.len() as u64 {
+        0 => format!("all is well: {read}"),
+        count => format!("{} among {read}{advice}", ui::counted(count, "damaged file")),
+    });
+    Ok(())
+}
+
+/// Takes what is damaged away, and names the images that have to be built again.
+fn take_away(store: &Store, verified: &Verified, context: &Context) -> Result<u8, Failure> {
+    discard(store, verified, &context.talk())?;
+    let mut names: Vec<&str> = verified
+        .damages
+        .iter()
+        .flat_map(|damage| &damage.names)
+        .map(String::as_str)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    context.ui.say(match names.is_empty() {
+        true => "taken away; no image was hurt".to_owned(),
+        false => format!("taken away; to be built again: {}", names.join(", ")),
+    });
+    Ok(0)
 }
 
 /// Returns which images a damage hurts, in words: by name, and by digest those without one.

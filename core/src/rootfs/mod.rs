@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::store::{Image, ImageId, Lease, Result, Store};
+use crate::store::{Error, Image, ImageId, Lease, Result, Store};
 
 /// Tree → folder.
 pub mod checkout;
@@ -33,6 +33,9 @@ impl Rootfs {
         // First, so that what is looked at next stays.
         let lease = store.lease(id)?;
         let image = store.image(id)?;
+        if !store.has_rootfs(&image.tree)? || !store.has_conf(id)? {
+            return Err(Error::NotLaidOut(*id));
+        }
         let below = |path: PathBuf| {
             path.strip_prefix(store.path())
                 .map(Path::to_owned)

@@ -111,6 +111,9 @@ pub enum Error {
         /// Where its object should be.
         object: PathBuf,
     },
+    /// An image whose folders are not there.
+    #[error("image `{0}` is known, and its root filesystem is no longer in the store")]
+    NotLaidOut(ImageId),
     /// Nothing has this name or digest.
     #[error("there is no image `{0}`")]
     NoImage(String),
