@@ -336,6 +336,7 @@ impl<'a> Build<'a> {
         self.fetch(unread.values().map(|(_, archive)| *archive))?;
         for (index, archive) in unread.into_values() {
             let step = &self.plan.steps[index];
+            performing.begin(index, self.plan.steps.len(), &step.label);
             performing
                 .unpack_early(index, archive, &step.select)
                 .map_err(|error| self.failed(index, error))?;
@@ -368,11 +369,7 @@ impl<'a> Build<'a> {
                 });
                 continue;
             }
-            self.watch.see(Event::StepStarted {
-                index: index + 1,
-                count,
-                label: &step.label,
-            });
+            performing.begin(index, count, &step.label);
             let perform = Perform {
                 index,
                 step,

@@ -1,6 +1,6 @@
 //! One step of a plan: the tree before it → the tree after it, with every file that it brings in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -112,6 +112,8 @@ pub(super) struct Performing<'a> {
     early: BTreeMap<(usize, Digest), Early<'a>>,
     /// The newest time in each archive that was unpacked, which the store does not know before the step is done.
     times: BTreeMap<Digest, i64>,
+    /// The steps that have begun: one whose archive is unpacked early begins there.
+    begun: BTreeSet<usize>,
 }
 
 /// An archive that was unpacked before it was known whether its step can be done: its files are not in the store yet,
@@ -130,6 +132,15 @@ impl<'a> Performing<'a> {
             watch,
             early: BTreeMap::new(),
             times: BTreeMap::new(),
+            begun: BTreeSet::new(),
+        }
+    }
+
+    /// Tells, once, that a step begins (`index` from 0).
+    pub(super) fn begin(&mut self, index: usize, count: usize, label: &str) {
+        if self.begun.insert(index) {
+            let index = index + 1;
+            self.watch.see(Event::StepStarted { index, count, label });
         }
     }
 
