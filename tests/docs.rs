@@ -14,6 +14,8 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::harness::needs;
+
 /// A command and what it must print.
 #[derive(Debug, PartialEq, Eq)]
 struct Call {
@@ -179,7 +181,7 @@ impl Desk {
             .env("TMPDIR", folder.join("tmp"));
         command
             .env("MK_STORE", folder.join("store"))
-            .env("MK_SOURCES", sources());
+            .env("MK_SOURCES", needs::sources());
         // Nothing listens there: what is not in the source folders is not fetched from the net.
         command.env("all_proxy", NO_NET);
         command
@@ -216,19 +218,6 @@ fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The folders where tests find archives: those of the caller, and the fixtures.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test is told by its environment where its input is"
-)]
-fn sources() -> String {
-    let said = std::env::var("MK_SOURCES").into_iter();
-    let fixtures = std::env::var("MK_FIXTURES").map(PathBuf::from);
-    let fixtures = fixtures.unwrap_or_else(|_| checkout().join("../shared/fixtures"));
-    let folders = said.chain(fixtures.exists().then(|| fixtures.display().to_string()));
-    folders.collect::<Vec<_>>().join(":")
-}
-
 /// Copies a folder without what git does not keep.
 fn copy(from: &Path, to: &Path) {
     fs_err::create_dir(to).unwrap();
@@ -262,18 +251,17 @@ fn missing(desk: &Desk) -> Option<&'static str> {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn every_console_block_prints_what_it_says() {
     let desk = Desk::new();
     if let Some(what) = missing(&desk) {
-        return eprintln!("skipped: needs {what}");
+        return needs::skipped(what);
     }
     let mut files = vec![checkout().join("README.md")];
     for entry in fs_err::read_dir(checkout().join("docs")).unwrap() {
         files.push(entry.unwrap().path());
     }
     files.retain(|file| file.extension().is_some_and(|extension| extension == "md"));
-    let root = rustix::process::geteuid().is_root();
+    let root = needs::is_root();
     let mut faults = Vec::new();
     for file in files {
         let text = fs_err::read_to_string(&file).unwrap();
