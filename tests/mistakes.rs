@@ -204,7 +204,7 @@ fn nowhere_to_keep_images() {
     });
     // Root has a place of its own, whatever the environment says.
     if output.code == Some(0) || output.stderr.contains("/var/lib/mk") {
-        skip("a caller that is not root");
+        skip("an ordinary user");
         return;
     }
     assert_eq!(
