@@ -279,8 +279,10 @@ fn start(sandbox: &Sandbox, options: &[&str], script: &str) -> Child {
 }
 
 /// Ends what [`start`] started and returns what it printed since, and its exit code.
+#[track_caller]
 fn finish(mut child: Child) -> (String, Option<i32>) {
     drop(child.stdin.take());
+    eventually("the end of the run", || child.try_wait().unwrap().is_some());
     let output = child.wait_with_output().unwrap();
     (
         String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -518,7 +520,7 @@ fn signals_reach_the_command() {
         let child = start(&sandbox, options, script);
         signal(&child, Signal::SIGTERM);
         assert_eq!(finish(child), ("got\n".to_owned(), Some(3)), "{options:?}");
-        let script = "trap 'echo got' USR1; echo up; sleep 86400 & wait; exit 4";
+        let script = "trap 'echo got; exit 4' USR1; echo up; sleep 86400 & wait";
         let child = start(&sandbox, options, script);
         signal(&child, Signal::SIGUSR1);
         let (text, code) = finish(child);
@@ -530,7 +532,18 @@ fn signals_reach_the_command() {
         (Signal::SIGHUP, 129),
         (Signal::SIGQUIT, 131),
     ] {
-        let child = start(&sandbox, &[], "echo up; exec sleep 86400");
+        let seconds = marker();
+        let mut command = sandbox.command();
+        command.args(["run", "box", "sleep", &seconds]);
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let begun = format!("sleep\0{seconds}\0");
+        eventually("the command to begin", || {
+            arguments().any(|(_, said)| said == begun)
+        });
         signal(&child, name);
         assert_eq!(finish(child).1, Some(code), "{name}");
     }
@@ -571,21 +584,21 @@ fn marker() -> String {
     )
 }
 
+/// Returns the processes of this machine with their arguments, each of which ends with a NUL.
+fn arguments() -> impl Iterator<Item = (u32, String)> {
+    fs_err::read_dir("/proc").unwrap().filter_map(|entry| {
+        let entry = entry.unwrap();
+        let pid = entry.file_name().to_string_lossy().parse().ok()?;
+        // A process may end between the two looks.
+        let bytes = fs_err::read(entry.path().join("cmdline")).unwrap_or_default();
+        Some((pid, String::from_utf8_lossy(&bytes).into_owned()))
+    })
+}
+
 /// Returns the processes of this machine that have `word` among their arguments.
 fn processes_with(word: &str) -> Vec<u32> {
-    let mut pids = Vec::new();
-    for entry in fs_err::read_dir("/proc").unwrap() {
-        let entry = entry.unwrap();
-        let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
-            continue;
-        };
-        // A process may end between the two looks.
-        let arguments = fs_err::read(entry.path().join("cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&arguments).contains(word) {
-            pids.push(pid);
-        }
-    }
-    pids
+    let found = arguments().filter(|(_, arguments)| arguments.contains(word));
+    found.map(|(pid, _)| pid).collect()
 }
 
 /// Waits until `holds`, and fails where it does not in good time.

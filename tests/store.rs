@@ -190,12 +190,12 @@ fn a_full_disk_is_a_clear_error_and_room_is_all_it_takes() {
     lay_out(&sandbox, 40, 100_000);
     sandbox.write("small.toml", "[[step]]\nwrite = '/x'\ntext = 'x'\n");
     // The mount is gone with the namespace that it is made in.
-    let script = "set -u; mkdir -p \"$MK_STORE\"; mount -t tmpfs -o size=2m,mode=700 none \"$MK_STORE\" || exit 99\n\
+    let script = "set -u; mkdir small && mount -t tmpfs -o size=8m none small || exit 99\n\
+                  head -c 6m /dev/zero >small/ballast; export MK_STORE=$PWD/small/store\n\
                   \"$1\" build small.toml -q >&2; echo small $?\n\
                   \"$1\" build app.toml -q; echo full $?\n\
                   \"$1\" verify >&2; echo verified $?\n\
-                  \"$1\" images | grep -c app; ls \"$MK_STORE\" | grep -c staging\n\
-                  mount -o remount,size=64m \"$MK_STORE\"\n\
+                  \"$1\" images | grep -c app; ls small/store | grep -c staging; rm small/ballast\n\
                   \"$1\" build app.toml -q >&2; echo room $?\n\
                   \"$1\" verify >&2; echo verified $?\n";
     let mk = sandbox.command();
