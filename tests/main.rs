@@ -15,7 +15,10 @@ mod docs;
 /// What is there to be copied: examples/ and images/.
 mod examples;
 
-/// Recipes that become images: what verbs do, what is done again and what is not, archives that mean harm.
+/// Archives in images: as other programs unpack them, and what those that mean harm achieve.
+mod archives;
+
+/// Recipes that become images: what verbs do, what is done again and what is not.
 mod build;
 
 /// One recipe, one digest, in whatever surroundings.
