@@ -78,10 +78,10 @@ impl Store {
         let path = format!("{}/{key}", layout::LOCKS);
         loop {
             let file = self.full(self.dir.open_or_create(&path))?;
-            if !file::try_lock(&file, LockKind::Exclusive)? {
-                watch.see(Event::Waiting {
-                    on: &holder(&file::read(&file, 4096)?),
-                });
+            if !file::try_lock(&file, LockKind::Exclusive)?
+                && let Some(on) = holder_of(&file)?
+            {
+                watch.see(Event::Waiting { on: &on });
                 file::lock(&file, LockKind::Exclusive)?;
             }
             // The one before deletes the file before it lets go: a lock on a deleted file keeps nobody out.
@@ -165,6 +165,22 @@ fn sweep_draft(folder: &Dir, name: &std::ffi::OsStr) -> Result<()> {
         super::none_if_missing(folder.unlink(name))?;
     }
     Ok(())
+}
+
+/// Returns who holds the lock on `file`, who says so there a moment after taking it; `None` where it was let go
+/// meanwhile, and this process has it now.
+fn holder_of(file: &File) -> Result<Option<String>> {
+    for _ in 0..50 {
+        let text = file::read(file, 4096)?;
+        if text.ends_with(b"\n") {
+            return Ok(Some(holder(&text)));
+        }
+        if file::try_lock(file, LockKind::Exclusive)? {
+            return Ok(None);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    Ok(Some(holder(b"")))
 }
 
 /// Returns who holds a key, in words, from the text of the lock file.
