@@ -489,6 +489,11 @@ fn a_store_keeps_its_own_way_with_owners() {
     fs_err::write(path.join("format"), "mk-store 2\nowners native\n").unwrap();
     assert!(matches!(
         Store::open(&path, Owners::Native),
+        Err(Error::OtherVersion { .. })
+    ));
+    fs_err::write(path.join("format"), "mk-store 1\nowners nobody\n").unwrap();
+    assert!(matches!(
+        Store::open(&path, Owners::Native),
         Err(Error::Damaged { .. })
     ));
 }
