@@ -293,12 +293,15 @@ fn a_damaged_file_is_found_with_the_images_that_it_hurts() {
         said.contains(&format!("{}/{}", name[1], name[0])),
         "the object is not named in {output}"
     );
-    // What verify names is deleted, and then built again.
-    fs_err::remove_file(&object).unwrap();
-    let rootfs = sandbox.rootfs("hurt");
-    fs_err::remove_dir_all(rootfs).unwrap();
-    fs_err::remove_dir_all(sandbox.store().join("steps")).unwrap();
-    fs_err::create_dir(sandbox.store().join("steps")).unwrap();
+    // What verify takes away is not run, and built again.
+    let discarded = sandbox.mk(["verify", "--discard"]).ok();
+    assert!(
+        discarded.stderr.contains("to be built again: hurt"),
+        "{discarded}"
+    );
+    let run = sandbox.mk(["run", "hurt", "true"]);
+    assert_eq!(run.code, Some(125), "{run}");
+    assert!(run.stderr.contains("no longer in the store"), "{run}");
     let again = sandbox.build("hurt.toml");
     assert_eq!(again.image, built.image);
     sandbox.verify();
