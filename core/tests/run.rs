@@ -37,6 +37,7 @@ const TESTS: &[Test] = &[
     ),
     ("a read-only volume is so all the way down", read_only_volume),
     ("a link in the image leads nowhere else", hostile_links),
+    ("what mk has open is out of reach for links too", magic_links),
     (
         "a resolv.conf that is a link gets the right content",
         linked_resolv_conf,
@@ -253,6 +254,48 @@ fn hostile_links(sandbox: &Sandbox) {
     }
     fs_err::remove_file(tree.join("out")).unwrap();
     fs_err::remove_file(tree.join("up")).unwrap();
+}
+
+fn magic_links(sandbox: &Sandbox) {
+    let tree = sandbox.tree();
+    fs_err::create_dir_all(tree.join("links")).unwrap();
+    // A file and a folder of the caller's, which mk inherits.
+    let own = std::env::current_exe().unwrap();
+    let file = fs_err::File::open(&own).unwrap();
+    let folder = fs_err::File::open(sandbox.folder("magic")).unwrap();
+    let mut inherited = Vec::new();
+    for (open, at) in [(&file, 60), (&folder, 61)] {
+        let copy = rustix::io::fcntl_dupfd_cloexec(open, at).unwrap();
+        rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&copy);
+        inherited.push((format!("/proc/self/fd/{number}"), copy));
+    }
+    let (file, folder) = (&inherited[0].0, &inherited[1].0);
+    symlink(folder, tree.join("links/folder")).unwrap();
+    for workdir in [folder, "/links/folder", "/proc/self/fd/3"] {
+        let out = sandbox.run(["-w", workdir, "pwd"]);
+        assert_eq!(out.code, Some(125), "{workdir}: {out:?}");
+    }
+    symlink(file, tree.join("links/file")).unwrap();
+    symlink("/proc/self/exe", tree.join("links/exe")).unwrap();
+    for (name, text) in [("one", "#!/proc/self/exe --list\n"), ("two", "#! /links/one\n")] {
+        let script = tree.join("links").join(name);
+        fs_err::write(&script, text).unwrap();
+        fs_err::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    for command in [
+        file,
+        "/proc/self/exe",
+        "/links/file",
+        "/links/exe",
+        "/links/one",
+        "/links/two",
+    ] {
+        let out = sandbox.run([command, "--list"]);
+        assert_eq!(out.code, Some(126), "{command}: {out:?}");
+        assert!(out.stderr.contains("symbolic links"), "{command}: {out:?}");
+    }
+    fs_err::remove_dir_all(tree.join("links")).unwrap();
 }
 
 fn linked_resolv_conf(sandbox: &Sandbox) {

@@ -44,8 +44,9 @@ fn become_container(ready: &Prepared, mk: &OwnedFd, note: &mut Note) -> Result<I
     if ready.loopback {
         namespace::loopback_up().at(Step::Loopback)?;
     }
-    // While we still may go anywhere: a folder of root's may be where a user's command is to start.
-    place::go(&ready.workdir).at(Step::Workdir)?;
+    // While we still may go anywhere: a folder of root's may be where a user's command is to start. Files of the host
+    // are still open, so no link in the image may lead through one.
+    place::go_inside(&ready.workdir).at(Step::Workdir)?;
     if !ready.as_pid1 {
         split(ready, Namespaces::NOTHING)?;
     }
@@ -121,7 +122,10 @@ fn give_up(ready: &Prepared) -> Result<(), Fault> {
 fn execute(ready: &Prepared) -> Result<Infallible, Fault> {
     let mut refused = None;
     for (index, path) in ready.candidates.iter().enumerate() {
-        let errno = process::exec(path, &ready.arguments, &ready.environment);
+        let errno = match place::is_inside(path) {
+            Ok(()) => process::exec(path, &ready.arguments, &ready.environment),
+            Err(errno) => errno,
+        };
         let step = match errno {
             Errno::NOENT if place::exists(path) => Step::Interpreter,
             Errno::NOENT | Errno::NOTDIR => continue,

@@ -167,7 +167,87 @@ pub fn go(path: &CStr) -> Result<(), SysError> {
     rustix::process::chdir(path).call("chdir")
 }
 
+/// Changes the working directory to `path`, which must not lead through a file that this process has open: a link such
+/// as `/proc/self/fd/3` is `ELOOP`, wherever an image has it.
+pub fn go_inside(path: &CStr) -> Result<(), SysError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder =
+        open(fs::CWD, path, flags, ResolveFlags::NO_MAGICLINKS).call("openat2(RESOLVE_NO_MAGICLINKS)")?;
+    rustix::process::fchdir(&folder).call("fchdir")
+}
+
+/// How many scripts the kernel follows from one to its interpreter (`binfmt_script`).
+const MOST_SCRIPTS: usize = 5;
+/// How much of a script the kernel looks at (`BINPRM_BUF_SIZE`).
+const SCRIPT_HEAD: usize = 256;
+
+/// Checks that executing `path` would not take a program from outside: that neither it nor the interpreter that a script
+/// names leads through `/proc/self/exe`, which is mk itself until the program runs, or through a file that is open
+/// (`ELOOP`). Whatever else is wrong with it is for execve(2) to say.
+pub fn is_inside(path: &CStr) -> Result<(), Errno> {
+    let mut name;
+    let mut script = path;
+    for _ in 0..=MOST_SCRIPTS {
+        open(
+            fs::CWD,
+            script,
+            OFlags::PATH | OFlags::CLOEXEC,
+            ResolveFlags::NO_MAGICLINKS,
+        )?;
+        let mut head = [0; SCRIPT_HEAD];
+        let length = read_head(script, &mut head);
+        let Some(found) = interpreter(&head[..length]) else {
+            break;
+        };
+        name = [0; SCRIPT_HEAD + 1];
+        name[..found.len()].copy_from_slice(found);
+        match CStr::from_bytes_until_nul(&name) {
+            Ok(next) => script = next,
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
+
+/// Reads the start of what may be a script; nothing where it cannot be read.
+fn read_head(path: &CStr, head: &mut [u8]) -> usize {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    open(fs::CWD, path, flags, ResolveFlags::NO_MAGICLINKS)
+        .and_then(|file| rustix::io::read(&file, head))
+        .unwrap_or(0)
+}
+
+/// Returns the interpreter that the script which begins with `head` names (execve(2), "Interpreter scripts").
+fn interpreter(head: &[u8]) -> Option<&[u8]> {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let line = head
+        .strip_prefix(b"#!")?
+        .split(|&byte| byte == b'\n' || byte == 0)
+        .next()?;
+    line.split(blank).find(|word| !word.is_empty())
+}
+
 /// Sets which permission bits new files do not get.
 pub fn set_umask(mask: u16) {
     rustix::process::umask(Mode::from_raw_mode(u32::from(mask)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_names_its_interpreter() {
+        for (head, expected) in [
+            (b"#!/bin/sh\necho".as_slice(), Some(b"/bin/sh".as_slice())),
+            (b"#! \t/bin/awk -f\n", Some(b"/bin/awk")),
+            (b"#!/bin/sh", Some(b"/bin/sh")),
+            (b"#!\n/bin/sh", None),
+            (b"#! ", None),
+            (b"\x7fELF", None),
+            (b"", None),
+        ] {
+            assert_eq!(interpreter(head), expected, "{head:?}");
+        }
+    }
 }
