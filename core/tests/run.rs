@@ -50,6 +50,7 @@ const TESTS: &[Test] = &[
     ("a container's root has few privileges", privileges),
     ("users are looked up in the image", users),
     ("nobody inside looks into process 1", process_one_is_closed),
+    ("the caller's keys stay outside", session_keys),
     ("process 1 reaps what nobody else does", zombies),
     ("signals reach the command", signals),
     (
@@ -70,6 +71,16 @@ fn main() {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "--enter") {
         std::process::exit(as_mk(arguments.into_iter().skip(1)).into());
+    }
+    if arguments
+        .first()
+        .is_some_and(|first| first == "--session-keyring")
+    {
+        #[expect(
+            clippy::print_stdout,
+            reason = "the answer to the test that started this program"
+        )]
+        return println!("{}", session_keyring());
     }
     let wanted: Vec<&str> = arguments
         .iter()
@@ -161,7 +172,7 @@ fn exit_codes(sandbox: &Sandbox) {
     let out = sandbox.run(["-w", "/no/such/folder", "true"]);
     assert_eq!(
         out.stderr,
-        "error: cannot enter the working directory `/no/such/folder`\nerror: chdir: No such file or directory\n"
+        "error: cannot enter the working directory `/no/such/folder`\nerror: openat2: No such file or directory\n"
     );
 }
 
@@ -428,6 +439,38 @@ fn process_one_is_closed(sandbox: &Sandbox) {
          if cat /proc/1/$f >/dev/null || readlink /proc/1/$f; then echo opened $f; fi; done 2>/dev/null; echo end",
     );
     assert_eq!(text, "end\n");
+}
+
+/// Calls keyctl(2): the operation and what belongs to it.
+#[expect(
+    unsafe_code,
+    reason = "no library has this call; nothing is read or written through it"
+)]
+fn keyctl(operation: i32, keyring: i32) -> i64 {
+    // SAFETY: both operations below take numbers, and NULL for a name.
+    unsafe { nix::libc::syscall(nix::libc::SYS_keyctl, operation, keyring, 0) }
+}
+
+/// Returns the number of this process's session keyring.
+fn session_keyring() -> i64 {
+    const GET_KEYRING_ID: i32 = 0;
+    const SESSION: i32 = -3;
+    keyctl(GET_KEYRING_ID, SESSION)
+}
+
+fn session_keys(sandbox: &Sandbox) {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    if keyctl(JOIN_SESSION_KEYRING, 0) < 0 {
+        return say("skipped: needs a kernel with keys");
+    }
+    let program = std::env::current_exe().unwrap();
+    let volume = format!("{}:/probe:ro", program.display());
+    let out = sandbox.run(["-v", &volume, "/probe", "--session-keyring"]);
+    if out.code == Some(126) {
+        return say("skipped: needs tests that are static programs");
+    }
+    let inside: i64 = out.stdout.trim().parse().unwrap();
+    assert!(inside > 0 && inside != session_keyring(), "{out:?}");
 }
 
 fn zombies(sandbox: &Sandbox) {

@@ -99,6 +99,7 @@ fn give_up(ready: &Prepared) -> Result<(), Fault> {
         process::own_session().at(Step::Tether)?;
     }
     place::set_umask(0o022);
+    process::own_session_keyring().at(Step::Privileges)?;
     // Needs a capability that the next calls take away.
     process::bound_capabilities(ready.keep).at(Step::Privileges)?;
     if let Some(groups) = &ready.groups {

@@ -171,8 +171,7 @@ pub fn go(path: &CStr) -> Result<(), SysError> {
 /// as `/proc/self/fd/3` is `ELOOP`, wherever an image has it.
 pub fn go_inside(path: &CStr) -> Result<(), SysError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder =
-        open(fs::CWD, path, flags, ResolveFlags::NO_MAGICLINKS).call("openat2(RESOLVE_NO_MAGICLINKS)")?;
+    let folder = open(fs::CWD, path, flags, ResolveFlags::NO_MAGICLINKS).call("openat2")?;
     rustix::process::fchdir(&folder).call("fchdir")
 }
 

@@ -93,6 +93,19 @@ pub fn own_session() -> Result<(), SysError> {
     rustix::process::setsid().map(drop).call("setsid")
 }
 
+/// Leaves the caller's session keyring, and the keys in it, for an empty one (session-keyring(7)).
+pub fn own_session_keyring() -> Result<(), SysError> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: without a name there is nothing to read; keyctl(2) changes this process's credentials only.
+    let returned =
+        unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<c_char>()) };
+    match checked(returned) {
+        // A kernel without keys, and a filter around mk that keeps all of us from them.
+        Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        done => done.map(drop).call("keyctl(KEYCTL_JOIN_SESSION_KEYRING)"),
+    }
+}
+
 /// Sees to it that no file but the first three is open in the program to come (close_range(2), Linux 5.11).
 pub fn keep_standard_files_only() -> Result<(), SysError> {
     close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
