@@ -127,6 +127,8 @@ fn tidy(line: &str) -> String {
         fields.push(field.split('.').next().unwrap_or(field));
         rest = after;
     }
+    // A time whose fraction ends in zeros is padded.
+    let rest = rest.trim_start();
     let name = match (rest.split_once(" link to "), rest.split_once(" -> ")) {
         (Some((name, to)), _) => format!("{} link to {}", rooted(name), rooted(to)),
         (None, Some((name, to))) if line.starts_with('l') => format!("{} -> {to}", rooted(name)),
