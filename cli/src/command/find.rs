@@ -1,5 +1,6 @@
 //! What a word on the command line names: an image in the store, or a recipe that makes one.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use mk_core::store::{self, ImageId, Store};
@@ -148,14 +149,14 @@ impl Recipe {
             }),
             Source::File(path) => {
                 let lock_file = path.with_extension("lock");
-                let lock = match fs_err::read_to_string(&lock_file) {
+                let lock = match read_text(&lock_file) {
                     Ok(text) => Some(text),
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
                     Err(error) => return Err(error.into()),
                 };
                 let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
                 Ok(Texts {
-                    recipe: fs_err::read_to_string(path)?,
+                    recipe: read_text(path)?,
                     lock,
                     folder: folder.unwrap_or(Path::new(".")).to_owned(),
                     lock_file: Some(lock_file),
@@ -163,6 +164,28 @@ impl Recipe {
             }
         }
     }
+}
+
+/// The most that a recipe or its lock may hold, in bytes: more than anybody writes, and little enough to read.
+const MOST_TEXT: u64 = 4 << 20;
+
+/// Reads a recipe or a lock; what has no end, such as `/dev/zero`, is an error.
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let read = fs_err::File::open(path)?
+        .take(MOST_TEXT + 1)
+        .read_to_string(&mut text);
+    match read {
+        Ok(length) if length as u64 <= MOST_TEXT => Ok(text),
+        Err(error) if error.kind() != std::io::ErrorKind::InvalidData => Err(error),
+        Ok(_) => Err(unreadable(path, &format!("it holds more than {MOST_TEXT} bytes"))),
+        Err(_) => Err(unreadable(path, "it is not UTF-8")),
+    }
+}
+
+fn unreadable(path: &Path, why: &str) -> std::io::Error {
+    let text = format!("`{}` is not read: {why}", path.display());
+    std::io::Error::new(std::io::ErrorKind::InvalidData, text)
 }
 
 /// Whether `word` is a path, and not a name.
@@ -221,5 +244,20 @@ fn no_recipe(word: &str) -> Failing {
     match closest(word, shipped.iter().map(ToString::to_string)) {
         Some(likely) => failing.hint(format!("did you mean `{likely}`?")),
         None => failing.hint(format!("mk ships {}; a path ends with .toml", shipped.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_without_an_end_is_an_error() {
+        assert_eq!(read_text(Path::new("/dev/null")).unwrap(), "");
+        let error = read_text(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`/dev/zero` is not read: it holds more than 4194304 bytes"
+        );
     }
 }
