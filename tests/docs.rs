@@ -12,9 +12,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tempfile::TempDir;
-
-use crate::harness::needs;
+use crate::harness::{Sandbox, needs};
 
 /// A command and what it must print.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,23 +114,23 @@ const MARK: &str = "--- end of call --- exit code ";
 
 /// A shell in a copy of the checkout.
 pub(crate) struct Desk {
-    folder: TempDir,
+    sandbox: Sandbox,
 }
 
 impl Desk {
     pub(crate) fn new() -> Self {
-        let folder = TempDir::new().unwrap();
-        for name in ["home", "bin", "tmp"] {
-            fs_err::create_dir(folder.path().join(name)).unwrap();
+        let sandbox = Sandbox::new();
+        for name in ["bin", "tmp"] {
+            fs_err::create_dir(sandbox.work().join(name)).unwrap();
         }
-        let bin = folder.path().join("bin");
+        let bin = sandbox.work().join("bin");
         fs_err::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mk"), bin.join("mk")).unwrap();
         let cargo = "#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || exit 1\nshift 3\nexec mk \"$@\"\n";
         fs_err::write(bin.join("cargo"), cargo).unwrap();
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs_err::set_permissions(bin.join("cargo"), executable).unwrap();
-        copy(&checkout(), &folder.path().join("mk"));
-        Self { folder }
+        copy(&checkout(), &sandbox.work().join("mk"));
+        Self { sandbox }
     }
 
     /// Types `calls` into one shell, and returns what each printed and its exit code; fewer where the shell ended early.
@@ -146,7 +144,7 @@ impl Desk {
                 "(exit $code)\neval '{quoted}'\ncode=$?\nprintf '%s%s\\n' '{MARK}' $code"
             );
         }
-        let path = self.folder.path().join("script");
+        let path = self.sandbox.work().join("script");
         fs_err::write(&path, script).unwrap();
         let output = self.command("sh").arg(&path).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -165,7 +163,7 @@ impl Desk {
     }
 
     fn command(&self, program: &str) -> Command {
-        let folder = self.folder.path();
+        let folder = self.sandbox.work();
         let path = format!(
             "{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             folder.join("bin").display()
@@ -177,10 +175,10 @@ impl Desk {
             .current_dir(folder.join("mk"));
         command
             .env("PATH", path)
-            .env("HOME", folder.join("home"))
+            .env("HOME", self.sandbox.home())
             .env("TMPDIR", folder.join("tmp"));
         command
-            .env("MK_STORE", folder.join("store"))
+            .env("MK_STORE", self.sandbox.store())
             .env("MK_SOURCES", needs::sources());
         // Nothing listens there: what is not in the source folders is not fetched from the net.
         command.env("all_proxy", NO_NET);
