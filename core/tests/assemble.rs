@@ -5,9 +5,10 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use mk_core::assemble::{self, Built, Error, Request, pin};
+use mk_core::digest::Digest;
 use mk_core::fetch;
 use mk_core::path::TreePath;
-use mk_core::plan::lock::Lock;
+use mk_core::plan::lock::{Lock, UrlPin};
 use mk_core::recipe::{Conf, Location, Owner, Recipe, RunDefaults, Select, Source, Step, User, Verb};
 use mk_core::store::{Owners, Store};
 use mk_core::unpack::Limits;
@@ -278,5 +279,44 @@ fn users_are_lines_in_the_files_that_the_image_has() {
         place
             .tree_text(&built)
             .contains("./home/app type=dir mode=0755 uid=7 gid=7")
+    );
+}
+
+#[test]
+fn a_pin_that_is_not_wanted_now_stays_until_all_are_renewed() {
+    let place = Place::new();
+    let url = "https://example.org/a.tar".to_owned();
+    let pinned = UrlPin {
+        sha256: Digest::of(b"a"),
+        size: 1,
+    };
+    let lock = Lock {
+        urls: [(url, pinned)].into(),
+        ..Lock::default()
+    };
+    let recipe = Recipe {
+        description: None,
+        epoch: None,
+        steps: vec![],
+        conf: Conf::default(),
+        run: RunDefaults::default(),
+    };
+    let settings = fetch::Settings::new(SystemTime::UNIX_EPOCH);
+    let pin = |policy| pin::pin(&recipe, &lock, policy, &settings, &place.store(), &()).unwrap();
+    for policy in [pin::Policy::Complete, pin::Policy::Locked] {
+        assert_eq!(
+            pin(policy),
+            pin::Pinned {
+                lock: lock.clone(),
+                changed: 0
+            }
+        );
+    }
+    assert_eq!(
+        pin(pin::Policy::Renew),
+        pin::Pinned {
+            lock: Lock::default(),
+            changed: 1
+        }
     );
 }

@@ -21,7 +21,7 @@ pub enum Policy {
     Complete,
     /// None may change.
     Locked,
-    /// All are looked up anew.
+    /// All are looked up anew, and those that nothing wants are dropped.
     Renew,
 }
 
@@ -34,7 +34,7 @@ pub struct Pinned {
     pub changed: usize,
 }
 
-/// Returns `lock` with a pin for all that `recipe` names, and no other. The bytes of a URL that is pinned for the first
+/// Returns `lock` with a pin for all that `recipe` names. The bytes of a URL that is pinned for the first
 /// time go into the store, because they have to be fetched for it anyway.
 pub fn pin(
     recipe: &Recipe,
@@ -45,10 +45,10 @@ pub fn pin(
     watch: &dyn Watch,
 ) -> Result<Pinned, Error> {
     let wanted = resolve::wanted(recipe);
-    let mut pinned = resolve::pruned(&wanted, lock);
-    let missing = match policy {
-        Policy::Renew => wanted.clone(),
-        Policy::Complete | Policy::Locked => resolve::missing(&wanted, lock),
+    // A pin that is not wanted now stays: another value of an argument may want it again.
+    let (mut pinned, missing) = match policy {
+        Policy::Renew => (resolve::pruned(&wanted, lock), wanted),
+        Policy::Complete | Policy::Locked => (lock.clone(), resolve::missing(&wanted, lock)),
     };
     if policy == Policy::Locked {
         let names: Vec<String> = missing.names();
