@@ -261,25 +261,36 @@ fn escape(text: &mut String, bytes: &[u8]) {
 }
 
 fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut again = String::new();
+    let bytes = unmark(text, b'\\', 3, 8)?;
+    escape(&mut again, &bytes);
+    exactly(text, &again, bytes)
+}
+
+/// Replaces each `mark` with the `digits` behind it, a number to the base `radix`, by the byte of that number.
+fn unmark(text: &str, mark: u8, digits: usize, radix: u32) -> Result<Vec<u8>, String> {
+    let bad = || format!("`{text}` has an escape that is none");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
-        if byte == b'\\' {
-            let (digits, after) = rest.split_at_checked(3).ok_or("an escape is cut short")?;
-            let digits = std::str::from_utf8(digits).map_err(|_| "an escape is not octal")?;
-            bytes.push(u8::from_str_radix(digits, 8).map_err(|_| "an escape is not octal")?);
+        if byte == mark {
+            let (number, after) = rest.split_at_checked(digits).ok_or_else(bad)?;
+            let number = std::str::from_utf8(number).map_err(|_| bad())?;
+            bytes.push(u8::from_str_radix(number, radix).map_err(|_| bad())?);
             rest = after;
         } else {
             bytes.push(byte);
         }
     }
-    let mut again = String::new();
-    escape(&mut again, &bytes);
-    if again == text {
-        Ok(bytes)
-    } else {
-        Err(format!("`{text}` is not escaped as it should be"))
+    Ok(bytes)
+}
+
+/// Returns `bytes` if `text` is the one way to write them.
+fn exactly(text: &str, again: &str, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+    match again == text {
+        true => Ok(bytes),
+        false => Err(format!("`{text}` is not escaped as it should be")),
     }
 }
 
@@ -306,24 +317,8 @@ fn percent(bytes: &[u8]) -> String {
 }
 
 fn unpercent(text: &str) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte == b'%' {
-            let (digits, after) = rest.split_at_checked(2).ok_or("a `%` is cut short")?;
-            let digits = std::str::from_utf8(digits).map_err(|_| "a `%` is not hexadecimal")?;
-            bytes.push(u8::from_str_radix(digits, 16).map_err(|_| "a `%` is not hexadecimal")?);
-            rest = after;
-        } else {
-            bytes.push(byte);
-        }
-    }
-    if percent(&bytes) == text {
-        Ok(bytes)
-    } else {
-        Err(format!("`{text}` is not escaped as it should be"))
-    }
+    let bytes = unmark(text, b'%', 2, 16)?;
+    exactly(text, &percent(&bytes), bytes)
 }
 
 /// Reads a number that is written as this module writes it: no sign but `-`, no leading zeros.
