@@ -235,6 +235,33 @@ fn a_damaged_archive_is_an_error_that_names_it() {
 }
 
 #[test]
+fn what_is_included_must_be_in_one_of_the_steps_archives() {
+    let place = Place::new();
+    place.tar("base.tar", "bin/sh", 5);
+    let including = |pattern: &str| {
+        let mut verb = unpack("base.tar");
+        if let Verb::Unpack { select, .. } = &mut verb {
+            select.include = vec![pattern.into(), "etc/**".into()];
+        }
+        verb
+    };
+    // The archive is unpacked before its step the first time, for its times, and in its step from then on.
+    for _ in 0..2 {
+        let error = place.build(vec![including("bin/nope")]).unwrap_err();
+        let Error::Step { index: 1, source, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            source.to_string(),
+            "nothing in `base.tar` matches `bin/nope`, `etc/**`"
+        );
+        place.build(vec![unpack("base.tar")]).unwrap();
+    }
+    let (built, _) = place.build(vec![including("bin/*")]).unwrap();
+    assert!(place.tree_text(&built).contains("./bin/sh type=file"));
+}
+
+#[test]
 fn a_folder_is_copied_without_what_the_machine_says_of_it() {
     let place = Place::new();
     let files = place.path().join("files");

@@ -70,6 +70,14 @@ pub enum Error {
         /// What it is another name of.
         target: TreePath,
     },
+    /// A step that takes only some of its archives takes nothing at all.
+    #[error("nothing in {} matches {}", quoted(.archives), quoted(.include))]
+    NothingIncluded {
+        /// The archives of the step.
+        archives: Vec<String>,
+        /// What would be taken.
+        include: Vec<String>,
+    },
     /// One of the account files of the image is not a text.
     #[error("`{path}` in the image is not a file of accounts: expected {expected}, found {found}")]
     NotAccounts {
@@ -234,6 +242,7 @@ impl<'a> Performing<'a> {
         tree: &mut Tree,
     ) -> Result<Vec<Stage<'a>>, Error> {
         let mut stages = Vec::new();
+        let mut taken = 0;
         for archive in &perform.step.archives {
             let entries = match self.early.remove(&(perform.index, archive.sha256)) {
                 Some(Early { stage, entries }) => {
@@ -242,10 +251,19 @@ impl<'a> Performing<'a> {
                 }
                 None => self.unpack(stage, perform.index, archive, &perform.step.select, perform.epoch)?,
             };
+            taken += entries.len();
             let mut layer = tree.layer(perform.epoch);
             for entry in entries {
                 layer.lay(entry)?;
             }
+        }
+        let PlannedStep { archives, select, .. } = perform.step;
+        // All that is asked for is left out by a pattern that is misspelt or looks at paths that `strip` has not shortened.
+        if taken == 0 && !select.include.is_empty() {
+            return Err(Error::NothingIncluded {
+                archives: archives.iter().map(|archive| archive.name.clone()).collect(),
+                include: select.include.clone(),
+            });
         }
         Ok(stages)
     }
@@ -474,6 +492,16 @@ fn placed<B>(entry: Entry<B>, selector: &Selector) -> Result<Option<Entry<B>>, E
         meta: entry.meta,
         kind,
     }))
+}
+
+/// Writes names one after the other: the first few, and how many more there are.
+fn quoted(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 fn owned(mode: u16, owner: Owner, epoch: i64) -> Meta {
