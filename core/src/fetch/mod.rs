@@ -37,6 +37,8 @@ pub struct Settings {
     pub proxies: Proxies,
     /// Timeouts and repeated tries.
     pub patience: Patience,
+    /// The most bytes that a URL may give where no size is pinned: a server can send without end.
+    pub largest: u64,
     /// The Debian mirror (`http://`, `https://` or `file:///`) to use; `None`: those of the machine's APT sources.
     pub mirror: Option<String>,
     /// The folder of the machine's APT configuration.
@@ -54,13 +56,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Returns settings for `now`: no source folders, no proxies, the usual APT folder and Debian keyrings.
+    /// Returns settings for `now`: no source folders, no proxies, 64 GiB at the most, the usual APT folder and Debian
+    /// keyrings.
     pub fn new(now: SystemTime) -> Self {
         Self {
             source_dirs: Vec::new(),
             offline: false,
             proxies: Proxies::default(),
             patience: Patience::default(),
+            largest: 64 << 30,
             mirror: None,
             apt_dir: PathBuf::from("/etc/apt"),
             keyrings: vec![
@@ -186,6 +190,18 @@ pub enum Error {
         /// Whether receiving was broken off at `actual`.
         more: bool,
     },
+    /// What nobody has pinned a size of does not end.
+    #[error(
+        "`{name}` from `{place}` is larger than {most} bytes, the most that is fetched where no size is pinned"
+    )]
+    TooLarge {
+        /// The source's short name.
+        name: String,
+        /// The URL.
+        place: String,
+        /// The most that is fetched, in bytes.
+        most: u64,
+    },
     /// The network would be needed, and must not be used.
     #[error("`{name}` is in no source folder, and `{place}` may not be asked while offline (sha256 {})", .sha256.map_or("unknown".to_owned(), |digest| digest.to_string()))]
     Offline {
@@ -291,6 +307,7 @@ pub fn fetch(
         transfer.copy_file(&path)?;
         return transfer.finish();
     }
+    transfer.limit(settings.largest);
     match &pinned.origin {
         Origin::At(Location::File(file)) => Err(Error::Missing {
             path: recipe_dir.join(file),
@@ -315,6 +332,7 @@ pub fn pin_url(
 ) -> Result<(Digest, u64), Error> {
     let name = url_name(url);
     let mut transfer = Transfer::new(&name, None, None, out, watch);
+    transfer.limit(settings.largest);
     http::download(url, settings, &mut transfer)?;
     transfer.finish()
 }

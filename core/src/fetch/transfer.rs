@@ -15,6 +15,8 @@ pub(super) struct Transfer<'a> {
     name: &'a str,
     expected: Option<Digest>,
     size: Option<u64>,
+    /// The most bytes that are taken where `size` is not known.
+    most: u64,
     out: &'a mut dyn Write,
     pub(super) watch: &'a dyn Watch,
     hasher: Hasher,
@@ -43,6 +45,7 @@ impl<'a> Transfer<'a> {
             name,
             expected,
             size,
+            most: u64::MAX,
             out,
             watch,
             hasher: Hasher::new(),
@@ -50,6 +53,11 @@ impl<'a> Transfer<'a> {
             place: String::new(),
             told: None,
         }
+    }
+
+    /// Takes no more than `most` bytes where no size is pinned.
+    pub(super) fn limit(&mut self, most: u64) {
+        self.most = most;
     }
 
     /// Returns the number of bytes that have been passed on.
@@ -76,6 +84,7 @@ impl<'a> Transfer<'a> {
         {
             return Err(self.wrong_size(actual, false));
         }
+        self.bound(total.unwrap_or_default())?;
         if elsewhere {
             self.watch.see(Event::FetchStarted {
                 name: self.name,
@@ -198,6 +207,7 @@ impl<'a> Transfer<'a> {
         if self.size.is_some_and(|size| done > size) {
             return Err(self.wrong_size(done, true));
         }
+        self.bound(done)?;
         self.out.write_all(bytes).map_err(|source| Error::Write {
             name: self.name.to_owned(),
             source,
@@ -212,6 +222,18 @@ impl<'a> Transfer<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Fails where `bytes` are more than are taken of a source whose size nobody knows.
+    fn bound(&self, bytes: u64) -> Result<(), Error> {
+        match self.size {
+            None if bytes > self.most => Err(Error::TooLarge {
+                name: self.name.to_owned(),
+                place: self.place.clone(),
+                most: self.most,
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn wrong_size(&self, actual: u64, more: bool) -> Error {

@@ -1,6 +1,7 @@
 //! [`Limits`]: how much an archive may ask for before it is refused.
 
-/// What one archive may hold and cost. The default is generous: it stops bombs, not large images.
+/// What one archive may hold and cost. The default is generous, 64 GiB in 20 million entries: it stops bombs, not large
+/// images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Number of entries.
@@ -22,11 +23,21 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             entries: 20_000_000,
-            bytes: 1 << 40,
+            bytes: 64 << 30,
             header: 1 << 20,
             stretches: 1 << 20,
             depth: 1024,
             memory: 256 << 20,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_default_no_bomb_fills_a_disk_of_today() {
+        assert_eq!(Limits::default().bytes, 68_719_476_736);
     }
 }

@@ -292,6 +292,32 @@ fn another_size_than_the_pinned_is_refused_before_a_byte_is_passed_on() {
 }
 
 #[test]
+fn without_a_pinned_size_a_server_cannot_send_without_end() {
+    let mut settings = impatient();
+    settings.largest = 2 * CHUNK as u64;
+    for no_length in [true, false] {
+        let server = Server::new(move |_, _| Answer {
+            no_length,
+            ..Answer::ok(bytes(4 * CHUNK))
+        });
+        let mut out = Vec::new();
+        let error = pin_url(&server.url("/file"), &settings, &mut out, &()).unwrap_err();
+        assert!(
+            matches!(&error, Error::TooLarge { name, most: 131_072, .. } if name == "file"),
+            "{error}"
+        );
+        assert!(out.len() <= 2 * CHUNK && (no_length || out.is_empty()));
+        let pin = Pinned {
+            size: None,
+            ..pinned(Origin::At(Location::Url(server.url("/file"))), b"right")
+        };
+        let error = fetch(&pin, Path::new("."), &settings, &mut Vec::new(), &()).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+        assert_eq!(server.asked().len(), 2, "another try would get no less");
+    }
+}
+
+#[test]
 fn no_more_is_taken_than_was_pinned() {
     let server = Server::new(|_, _| Answer {
         no_length: true,
