@@ -95,8 +95,8 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Tells a wrong size by the two digests, which can be looked up, where all of `body` can be had to hash it. None
-    /// of it is passed on.
+    /// Tells a wrong size by the two digests, which can be looked up, where all of `body` can be had to hash it, and
+    /// where they differ: with the digest that was pinned, it is the pinned size that is wrong. None of it is passed on.
     pub(super) fn explained(&self, error: Error, body: &mut dyn Read) -> Error {
         let (Error::WrongSize { name, place, .. }, Some(expected)) = (&error, self.expected) else {
             return error;
@@ -104,7 +104,7 @@ impl<'a> Transfer<'a> {
         let mut reader = crate::digest::HashReader::new(body.take(MOST_TO_EXPLAIN));
         let read = io::copy(&mut reader, &mut io::sink());
         match (read, reader.finish()) {
-            (Ok(_), (actual, size)) if size < MOST_TO_EXPLAIN => Error::WrongDigest {
+            (Ok(_), (actual, size)) if size < MOST_TO_EXPLAIN && actual != expected => Error::WrongDigest {
                 name: name.clone(),
                 place: place.clone(),
                 expected,

@@ -292,6 +292,18 @@ fn another_size_than_the_pinned_is_refused_before_a_byte_is_passed_on() {
 }
 
 #[test]
+fn where_only_the_pinned_size_is_wrong_the_sizes_are_told() {
+    let server = Server::new(|_, _| Answer::ok("right"));
+    let pin = Pinned {
+        size: Some(4),
+        ..pinned(Origin::At(Location::Url(server.url("/file"))), b"right")
+    };
+    let error = fetch(&pin, Path::new("."), &impatient(), &mut Vec::new(), &()).unwrap_err();
+    let told = error.to_string();
+    assert!(told.ends_with("expected 4 bytes, got 5"), "{told}");
+}
+
+#[test]
 fn without_a_pinned_size_a_server_cannot_send_without_end() {
     let mut settings = impatient();
     settings.largest = 2 * CHUNK as u64;
