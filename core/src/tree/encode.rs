@@ -81,6 +81,7 @@ impl Tree {
                 last_group: 0,
             },
             last: None,
+            first_of: HashMap::new(),
         };
         for (at, line) in body.lines().enumerate() {
             reading.line(line).map_err(|why| BadTree { line: at + 2, why })?;
@@ -96,6 +97,7 @@ impl Tree {
 struct Reading {
     tree: Tree,
     last: Option<TreePath>,
+    first_of: HashMap<Group, TreePath>,
 }
 
 impl Reading {
@@ -168,28 +170,44 @@ impl Reading {
 
     fn tag(&mut self, tag: &str, kind: &mut NodeKind, meta: &mut Meta) -> Result<(), String> {
         if let Some(first) = tag.strip_prefix("hardlink:") {
-            let NodeKind::File { content, group } = kind else {
-                return Err("only files have hard links".into());
-            };
             let first = TreePath::parse(unpercent(first)?).map_err(|error| error.to_string())?;
-            let fresh = self.tree.new_group();
-            match self.tree.nodes.get_mut(&first).map(|node| &mut node.kind) {
-                Some(NodeKind::File {
-                    content: same,
-                    group: of,
-                }) if same == content => {
-                    *group = Some(*of.get_or_insert(fresh));
-                    Ok(())
-                }
-                _ => Err(format!("`{first}` is not the same file")),
+            if meta.xattrs.is_some() {
+                return Err("a hard link is told of before attributes are".into());
             }
+            self.join(first, kind)
         } else if let Some((name, value)) = tag.strip_prefix("xattr:").and_then(|rest| rest.split_once(':')) {
             let value = BASE64.decode(value).map_err(|error| error.to_string())?;
+            let name: Box<[u8]> = unpercent(name)?.into();
             let xattrs: &mut Xattrs = meta.xattrs.get_or_insert_default();
-            xattrs.insert(unpercent(name)?.into(), value.into());
+            if xattrs.last_key_value().is_some_and(|(last, _)| *last >= name) {
+                return Err("attributes are sorted".into());
+            }
+            xattrs.insert(name, value.into());
             Ok(())
         } else {
             Err(format!("`{tag}` is no tag"))
+        }
+    }
+
+    /// Makes a file one of the group whose first path is `first`.
+    fn join(&mut self, first: TreePath, kind: &mut NodeKind) -> Result<(), String> {
+        let NodeKind::File { content, group } = kind else {
+            return Err("only files have hard links".into());
+        };
+        let fresh = self.tree.new_group();
+        match self.tree.nodes.get_mut(&first).map(|node| &mut node.kind) {
+            Some(NodeKind::File {
+                content: same,
+                group: of,
+            }) if same == content && group.is_none() => {
+                let of = *of.get_or_insert(fresh);
+                if *self.first_of.entry(of).or_insert_with(|| first.clone()) != first {
+                    return Err(format!("`{first}` is not the first of its hard links"));
+                }
+                *group = Some(of);
+                Ok(())
+            }
+            _ => Err(format!("`{first}` is not the same file")),
         }
     }
 }
@@ -483,6 +501,18 @@ mod tests {
         cases.push(join(&orphan));
         for case in cases {
             assert!(Tree::decode(case.as_bytes()).is_err(), "accepted:\n{case}");
+        }
+    }
+
+    proptest::proptest! {
+        /// What is accepted is canonical: a tree has one text, also where somebody changed it on the disk.
+        #[test]
+        fn a_changed_text_is_refused_or_canonical(at in 0..TEXT.len(), with in "[ -~\n]{0,3}", gone in 0..40_usize) {
+            let end = (at + gone).min(TEXT.len());
+            let changed = [&TEXT[..at], &with, &TEXT[end..]].concat();
+            if let Ok(tree) = Tree::decode(changed.as_bytes()) {
+                proptest::prop_assert_eq!(String::from_utf8(tree.encode()).unwrap(), changed);
+            }
         }
     }
 }
