@@ -228,9 +228,15 @@ impl Store {
         self.path.join(layout::CONF).join(image.to_string())
     }
 
-    /// Whether an image has its conf folder.
+    /// Whether an image has its conf folder. One without an `etc` is damaged.
     pub fn has_conf(&self, image: &ImageId) -> Result<bool> {
-        Ok(self.dir.look(format!("{}/{image}", layout::CONF))?.is_some())
+        let etc = format!("{image}/etc");
+        match self.has_folder(layout::CONF, &image.to_string())? {
+            true if !self.has_folder(layout::CONF, &etc)? => {
+                Err(self.damaged(layout::CONF, &etc, "it is missing".into()))
+            }
+            there => Ok(there),
+        }
     }
 
     /// Makes the conf folder of an image, unless it is there: `files` (name and text) in an `etc` that carries the

@@ -9,7 +9,7 @@ use crate::digest::Digest;
 use crate::meta::Meta;
 use crate::sys::SysError;
 use crate::sys::dir::Dir;
-use crate::sys::file::{self, LockKind};
+use crate::sys::file::{self, FileKind, LockKind};
 use crate::tree::Tree;
 use crate::tree::encode::BadTree;
 
@@ -31,6 +31,9 @@ pub use step::StepRecord;
 
 use document::BadDocument;
 use object::Objects;
+
+/// A larger file than this is no tree, in bytes: it would hold twenty million entries.
+const LARGEST_TREE: u64 = 4 << 30;
 
 /// A store that is open. Any number of threads and processes work in one store at once.
 #[derive(Debug)]
@@ -300,7 +303,16 @@ impl Store {
 
     /// Whether the folder of a tree is there.
     pub fn has_rootfs(&self, tree: &Digest) -> Result<bool> {
-        Ok(self.dir.look(format!("{}/{tree}", layout::ROOTFS))?.is_some())
+        self.has_folder(layout::ROOTFS, &tree.to_string())
+    }
+
+    /// Whether there is a folder of this name. Anything else that is called so is damage.
+    fn has_folder(&self, folder: &str, name: &str) -> Result<bool> {
+        match self.dir.look(format!("{folder}/{name}"))? {
+            None => Ok(false),
+            Some(found) if found.kind == FileKind::Folder => Ok(true),
+            Some(_) => Err(self.damaged(folder, name, "it should be a folder".into())),
+        }
     }
 
     /// Keeps a tree and returns its name. Its files must be in the store.
@@ -313,10 +325,15 @@ impl Store {
 
     /// Returns the tree of this name.
     pub fn tree(&self, digest: &Digest) -> Result<Tree> {
+        let name = digest.to_string();
+        let damaged = |why| self.damaged(layout::TREES, &name, why);
+        let found = self.dir.look(format!("{}/{name}", layout::TREES))?;
+        if found.is_some_and(|found| found.size > LARGEST_TREE) {
+            return Err(damaged(format!("it has more than {LARGEST_TREE} bytes")));
+        }
         let text = self
-            .read(layout::TREES, &digest.to_string(), u64::MAX)?
+            .read(layout::TREES, &name, LARGEST_TREE)?
             .ok_or(Error::NoTree(*digest))?;
-        let damaged = |why| self.damaged(layout::TREES, &digest.to_string(), why);
         if Digest::of(&text) != *digest {
             return Err(damaged("its text does not hash to its name".into()));
         }

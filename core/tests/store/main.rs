@@ -16,6 +16,7 @@ use mk_core::store::{Error, Image, ImageId, Owners, Stage, StepRecord, Store};
 use mk_core::tree::Tree;
 use mk_core::unpack::{self, BadArchive, Body, Limits};
 
+mod damage;
 mod fixtures;
 mod limits;
 

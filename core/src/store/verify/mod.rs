@@ -259,8 +259,16 @@ impl<'a> Check<'a> {
     }
 
     fn rootfs(&mut self, digest: &Digest, tree: &Tree, good: &HashSet<ObjectName>) -> Result<()> {
-        let root = self.store.dir.open_dir(format!("{}/{digest}", layout::ROOTFS))?;
         let folder = format!("{}/{digest}", layout::ROOTFS);
+        let root = match self.store.dir.open_dir(&folder) {
+            Ok(root) => root,
+            Err(error) => {
+                let is_none = self.store.has_rootfs(digest).err();
+                let why = is_none.map_or_else(|| error.to_string(), why);
+                self.damage(layout::ROOTFS, &digest.to_string(), why, hurt(*digest));
+                return Ok(());
+            }
+        };
         for (path, why) in rootfs::differences(self.store, &root, tree, good)? {
             let name = path.as_path().to_string_lossy().into_owned();
             self.damage(&folder, &name, why, hurt(*digest));
@@ -289,8 +297,13 @@ impl<'a> Check<'a> {
                 let name = format!("{name}{}", layout::NEWEST);
                 self.damage(layout::SOURCES, &name, why(error), Hurt::Nothing);
             }
-            let Some(file) = self.store.source(&digest)? else {
-                continue;
+            let file = match self.store.source(&digest) {
+                Ok(Some(file)) => file,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.damage(layout::SOURCES, &name, why(error), Hurt::Nothing);
+                    continue;
+                }
             };
             match objects::hash(&file) {
                 Ok((found, bytes)) => {
