@@ -28,7 +28,7 @@ pub struct Scratch {
 /// Files of `/etc` that the store does not keep.
 #[derive(Debug)]
 pub struct OwnConf {
-    /// What the image's `/etc` is dressed in.
+    /// What the image's `/etc` is dressed in, where that is a folder.
     pub etc: Dress,
     /// Name below `conf/etc` and content of each.
     pub files: Vec<(CString, Vec<u8>)>,
@@ -91,4 +91,32 @@ pub fn make(scratch: &Scratch) -> Result<(), SysError> {
         place::put_on(tree, c"conf/etc", conf.etc)?;
     }
     place::put_on(tree, c"upper", scratch.root)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn etc_is_dressed_like_the_images_own_only_where_that_is_a_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let (tree, etc) = (temp.path().join("tree"), temp.path().join("tree/etc"));
+        let mode = || {
+            let scratch = Scratch::for_tree(&tree, Some(vec![("hosts", String::new())])).unwrap();
+            scratch.conf.unwrap().etc.mode
+        };
+        fs_err::create_dir_all(&etc).unwrap();
+        fs_err::set_permissions(&etc, std::fs::Permissions::from_mode(0o710)).unwrap();
+        assert_eq!(mode(), 0o710);
+        fs_err::rename(&etc, temp.path().join("elsewhere")).unwrap();
+        assert_eq!(mode(), PLAIN.mode, "there is none");
+        symlink("../elsewhere", &etc).unwrap();
+        assert_eq!(mode(), PLAIN.mode, "a symlink");
+        fs_err::remove_file(&etc).unwrap();
+        fs_err::write(&etc, "").unwrap();
+        fs_err::set_permissions(&etc, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(mode(), PLAIN.mode, "a file");
+    }
 }

@@ -114,9 +114,14 @@ pub struct Dress {
     pub modified: (i64, u32),
 }
 
-/// Reads what the folder `path` (seen from the working directory) is dressed in, and follows no link at its end.
+/// Reads what the folder `path` (seen from the working directory) is dressed in, and follows no link at its end. Whatever
+/// is no folder is refused: the permission bits of a symlink, say, are nobody's choice.
 pub fn dress_of(path: &std::path::Path) -> Result<Dress, SysError> {
     let stat = fs::statat(fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)
+        .and_then(|stat| match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Ok(stat),
+            _ => Err(Errno::NOTDIR),
+        })
         .call_with(|| format!("stat({:?})", path.display()))?;
     Ok(Dress {
         mode: (stat.st_mode & 0o7777) as u16,
