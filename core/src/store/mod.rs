@@ -87,6 +87,16 @@ pub enum Error {
         #[source]
         source: SysError,
     },
+    /// A file has more, or larger, extended attributes than the filesystem holds on one file.
+    #[error(
+        "the filesystem that holds the store does not hold all extended attributes of a file ({count}, {bytes} bytes)"
+    )]
+    TooManyXattrs {
+        /// How many the file is to have.
+        count: usize,
+        /// The bytes of their names and values.
+        bytes: usize,
+    },
     /// The store is of another version.
     #[error("the store `{}` is `{found}`: expected `{}`", store.display(), layout::HEADER)]
     OtherVersion {

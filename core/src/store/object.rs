@@ -289,9 +289,24 @@ impl Format {
             file::chmod(file, meta.mode)?;
         }
         for (name, value) in self.held(meta) {
-            file::set_xattr(file, name, value)?;
+            file::set_xattr(file, name, value).map_err(|error| match error.errno {
+                // Where the disk is not full, the file's share of it is (setxattr(2)).
+                Errno::NOSPC if file::has_room(file) => self.too_many_xattrs(meta),
+                Errno::TOOBIG | Errno::RANGE => self.too_many_xattrs(meta),
+                _ => error.into(),
+            })?;
         }
         Ok(file::set_mtime(file, self.held_time(meta))?)
+    }
+
+    fn too_many_xattrs(&self, meta: &Meta) -> Error {
+        Error::TooManyXattrs {
+            count: self.held(meta).count(),
+            bytes: self
+                .held(meta)
+                .map(|(name, value)| name.len() + value.len())
+                .sum(),
+        }
     }
 }
 

@@ -92,6 +92,12 @@ pub fn set_xattr(file: impl AsFd, name: &[u8], value: &[u8]) -> Result<(), SysEr
     })
 }
 
+/// Whether the filesystem of an open file or folder has room for another file (statvfs(3)).
+pub fn has_room(file: impl AsFd) -> bool {
+    // Filesystems that make inodes as they need them say that they have none at all.
+    fs::fstatvfs(&file).is_ok_and(|disk| disk.f_bavail > 0 && (disk.f_files == 0 || disk.f_favail > 0))
+}
+
 /// Returns the extended attributes of an open file or folder whose names are `wanted`; none where the filesystem has none.
 pub fn xattrs(file: impl AsFd, wanted: impl Fn(&[u8]) -> bool) -> Result<Xattrs, SysError> {
     let names = match whole(|buffer| fs::flistxattr(&file, buffer)) {

@@ -324,3 +324,22 @@ fn a_file_with_more_names_than_the_filesystem_allows_is_copied() {
         count => assert_eq!(count, 2),
     }
 }
+
+#[test]
+fn more_attributes_than_a_file_can_have_are_not_a_full_disk() {
+    let (_temp, store) = fresh();
+    let mut attributed = file("attributed", 0o644, "x");
+    for number in 0..40 {
+        attributed
+            .1
+            .keep_xattr(format!("user.{number}").as_bytes(), &[b'x'; 60_000]);
+    }
+    let Err(error) = try_to_fill(&store, "sample", vec![attributed]) else {
+        return skip("a filesystem that does not hold two megabytes of extended attributes on one file");
+    };
+    let text = error.to_string();
+    let told =
+        "the filesystem that holds the store does not hold all extended attributes of a file (40, 2400";
+    assert!(text.starts_with(told), "{text}");
+    assert_eq!(verify(&store, &()).unwrap().damages, []);
+}
