@@ -74,7 +74,7 @@ fn killed_builder() {
 
 #[test]
 fn a_process_killed_at_any_moment_leaves_a_whole_store() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temporary::new();
     let path = temp.path().join("store");
     for _ in 0..25 {
         let mut worker = rerun(&[], "limits::killed_builder", &path)
@@ -109,7 +109,7 @@ fn a_process_killed_at_any_moment_leaves_a_whole_store() {
 
 #[test]
 fn builds_and_gc_at_once_do_not_harm_each_other() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temporary::new();
     let path = temp.path().join("store");
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -191,7 +191,7 @@ fn all_of_this_holds_with_a_single_id() {
     if work().is_some() || !has_namespaces() {
         return;
     }
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temporary::new();
     let this = std::env::current_exe().unwrap();
     let done = Command::new("unshare")
         .arg("-Ur")
@@ -241,7 +241,7 @@ fn modes_and_true_owners_are_kept_with_a_single_id() {
     if work().is_some() || !has_namespaces() {
         return;
     }
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temporary::new();
     let done = rerun(&["unshare", "-Ur"], "limits::single_id_worker", temp.path())
         .output()
         .unwrap();
@@ -290,7 +290,7 @@ fn a_full_disk_is_an_error_and_the_store_stays_whole() {
     if work().is_some() || !has_namespaces() {
         return;
     }
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temporary::new();
     let mount = format!(
         "mount -t tmpfs -o size=8m tmpfs {} && exec \"$0\" \"$@\"",
         temp.path().display()

@@ -35,8 +35,33 @@ fn owners() -> Owners {
     }
 }
 
-fn fresh() -> (tempfile::TempDir, Store) {
-    let temp = tempfile::tempdir().unwrap();
+/// A folder of the test's own. Deleted when it is dropped, also where an image has folders that an ordinary user may not
+/// write to.
+struct Temporary(tempfile::TempDir);
+
+impl Temporary {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        for entry in walkdir::WalkDir::new(self.path()).into_iter().flatten() {
+            if entry.file_type().is_dir() {
+                let open = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+                _ = fs_err::set_permissions(entry.path(), open);
+            }
+        }
+    }
+}
+
+fn fresh() -> (Temporary, Store) {
+    let temp = Temporary::new();
     let store = Store::open(&temp.path().join("store"), owners()).unwrap();
     (temp, store)
 }
@@ -456,7 +481,7 @@ fn images_are_found_by_name_digest_and_unique_beginning() {
 
 #[test]
 fn a_folder_that_is_no_store_is_left_alone() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temporary::new();
     fs_err::write(temp.path().join("mine"), "").unwrap();
     let refused = Store::open(temp.path(), owners()).unwrap_err();
     assert!(matches!(refused, Error::NotAStore { .. }), "{refused}");
@@ -471,7 +496,7 @@ fn a_folder_that_is_no_store_is_left_alone() {
 
 #[test]
 fn a_store_keeps_its_own_way_with_owners() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = Temporary::new();
     let path = temp.path().join("store");
     Store::open(&path, Owners::Single).unwrap();
     assert_eq!(Store::owners_at(&path).unwrap(), Some(Owners::Single));
