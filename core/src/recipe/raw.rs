@@ -331,9 +331,9 @@ impl<'r> Value<'r> {
         name: impl Fn(&str) -> Result<N, Wrong>,
         text: impl Fn(&str) -> Result<T, Wrong>,
     ) -> Option<BTreeMap<N, T>> {
-        let (all, whole) = self.table(name, |value| {
+        let (all, whole) = self.table(name, |key, value| {
             let filled = self
-                .plain_text(value)
+                .entry_text(key, value)
                 .and_then(|text| self.raw.fill(text, &value.span()))?;
             self.checked(&filled, value.span(), &text)
         })?;
@@ -347,8 +347,8 @@ impl<'r> Value<'r> {
         name: impl Fn(&str) -> Result<N, Wrong>,
         text: impl Fn(&str) -> Result<T, Wrong>,
     ) -> Option<BTreeMap<N, Option<T>>> {
-        let (all, _) = self.table(name, |value| {
-            let plain = self.plain_text(value);
+        let (all, _) = self.table(name, |key, value| {
+            let plain = self.entry_text(key, value);
             Some(plain.and_then(|plain| self.checked(plain, value.span(), &text)))
         })?;
         Some(all)
@@ -360,7 +360,7 @@ impl<'r> Value<'r> {
         name: impl Fn(&str) -> Result<N, Wrong>,
         text: impl Fn(&str) -> Result<T, Wrong>,
     ) -> Option<BTreeMap<N, Vec<T>>> {
-        let (all, whole) = self.table(name, |value| {
+        let (all, whole) = self.table(name, |_, value| {
             let list = self.list_of(value, &text)?;
             self.without_doubles(list)
         })?;
@@ -404,7 +404,7 @@ impl<'r> Value<'r> {
     fn table<N: Ord, T>(
         &self,
         name: impl Fn(&str) -> Result<N, Wrong>,
-        read: impl Fn(&'r Spanned<DeValue<'r>>) -> Option<T>,
+        read: impl Fn(&str, &'r Spanned<DeValue<'r>>) -> Option<T>,
     ) -> Option<(BTreeMap<N, T>, bool)> {
         let DeValue::Table(table) = self.it.get_ref() else {
             return self.wrong_type(self.it);
@@ -412,8 +412,8 @@ impl<'r> Value<'r> {
         let mut all = BTreeMap::new();
         let mut whole = true;
         for (key, value) in table {
+            let value = read(key.get_ref(), value);
             let name = self.checked(key.get_ref(), key.span(), &name);
-            let value = read(value);
             let (Some(name), Some(value)) = (name, value) else {
                 whole = false;
                 continue;
@@ -431,6 +431,14 @@ impl<'r> Value<'r> {
         match value.get_ref() {
             DeValue::String(text) => Some(text),
             _ => self.wrong_type(value),
+        }
+    }
+
+    /// Reads the text that `name` stands for in a table.
+    fn entry_text(&self, name: &str, value: &'r Spanned<DeValue<'r>>) -> Option<&'r str> {
+        match value.get_ref() {
+            DeValue::String(text) => Some(text),
+            _ => self.mistyped(name, Some("a text in quotes".to_owned()), value),
         }
     }
 
@@ -509,6 +517,11 @@ impl<'r> Value<'r> {
 
     /// Notes that `value` is of another type than the key takes.
     fn wrong_type<T>(&self, value: &Spanned<DeValue<'_>>) -> Option<T> {
+        self.mistyped(self.key.name, self.expected(), value)
+    }
+
+    /// The same of a value that has a name of its own.
+    fn mistyped<T>(&self, name: &str, expected: Option<String>, value: &Spanned<DeValue<'_>>) -> Option<T> {
         let found = match value.get_ref() {
             DeValue::String(_) => "a text".to_owned(),
             DeValue::Integer(number) => format!("the number {number}"),
@@ -521,8 +534,8 @@ impl<'r> Value<'r> {
         let hint = type_hint(self.key, value.get_ref());
         self.raw.note(
             value.span(),
-            format!("`{}` cannot be {found}", self.key.name),
-            self.expected(),
+            format!("{} cannot be {found}", quoted(name)),
+            expected,
             hint,
         );
         None

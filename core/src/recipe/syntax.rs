@@ -78,6 +78,15 @@ fn note(raw: &Raw<'_>, span: Range<usize>, message: &str) {
         "invalid literal string" | "invalid basic string" if found.is_empty() => {
             raw.note(span, "this text is not closed", expected, None)
         }
+        "unexpected leading zero" => {
+            let digits = number_at(raw.text, span.start);
+            raw.note(
+                span,
+                what,
+                Some("a number without one, or a text in quotes".to_owned()),
+                Some(format!("a file mode is written in quotes: \"{digits}\"")),
+            )
+        }
         "missing escaped value" | "invalid escape sequence" => raw.note(
             span,
             "this is not an escape that TOML knows",
@@ -86,6 +95,16 @@ fn note(raw: &Raw<'_>, span: Range<usize>, message: &str) {
         ),
         _ => raw.note(span, what, expected, None),
     }
+}
+
+/// Returns the digits that `at` is among or before.
+fn number_at(text: &str, at: usize) -> &str {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let before = text.get(..at).unwrap_or_default();
+    let start = before.trim_end_matches(is_part).len();
+    let rest = text.get(start..).unwrap_or_default();
+    let length = rest.find(|letter| !is_part(letter)).unwrap_or(rest.len());
+    &rest[..length]
 }
 
 /// Whether what is at `span` is followed by `=`, though a value is read there: then a list before it is still open.
