@@ -1,10 +1,10 @@
 //! `mk gc` and `mk verify`: the store as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mk_core::store::Store;
 use mk_core::store::gc::{Collected, Count, Stored, gc};
-use mk_core::store::verify::{Damage, Verified, discard, verify};
+use mk_core::store::verify::{Damage, Verified, discard, is_gone, verify};
 use serde_json::{Map, Value, json};
 
 use super::Context;
@@ -83,7 +83,7 @@ pub(super) fn check(args: &args::Verify, context: &Context) -> Result<u8, Failur
             "damaged": verified.damages.iter().map(damage).collect::<Vec<_>>(),
         })))?;
     } else {
-        report(&verified, args.discard, context)?;
+        report(store.as_ref(), &verified, args.discard, context)?;
     }
     match (&store, verified.damages.is_empty()) {
         (_, true) => Ok(0),
@@ -92,7 +92,12 @@ pub(super) fn check(args: &args::Verify, context: &Context) -> Result<u8, Failur
     }
 }
 
-fn report(verified: &Verified, discarded: bool, context: &Context) -> Result<(), Failure> {
+fn report(
+    store: Option<&Store>,
+    verified: &Verified,
+    discarded: bool,
+    context: &Context,
+) -> Result<(), Failure> {
     for damage in &verified.damages {
         ui::data(format_args!(
             "{}: {}{}",
@@ -107,10 +112,17 @@ fn report(verified: &Verified, discarded: bool, context: &Context) -> Result<(),
         ui::counted(verified.objects, "file"),
         ui::bytes(verified.bytes)
     );
-    let advice = if discarded {
-        ""
-    } else {
-        ": `mk verify --discard` takes them away, `mk build` makes them anew"
+    let gone = store.is_some_and(|store| verified.damages.iter().all(|damage| is_gone(store, damage)));
+    let advice = match (discarded, gone, &hurt_names(verified)[..]) {
+        (true, ..) => String::new(),
+        (_, false, _) => ": `mk verify --discard` takes them away, `mk build` makes them anew".to_owned(),
+        (.., []) => ": what is missing is of images without a name, which `mk gc` takes away".to_owned(),
+        (.., names) => format!(
+            ": parts are missing, and `mk build` of their recipes makes them anew: {names}; or let go of them: `mk rm \
+             {words} && mk gc`",
+            names = names.join(", "),
+            words = names.join(" "),
+        ),
     };
     context.ui.say(match verified.damages.len() as u64 {
         0 => format!("all is well: {read}"),
@@ -122,19 +134,19 @@ fn report(verified: &Verified, discarded: bool, context: &Context) -> Result<(),
 /// Takes what is damaged away, and names the images that have to be built again.
 fn take_away(store: &Store, verified: &Verified, context: &Context) -> Result<u8, Failure> {
     discard(store, verified, &context.talk())?;
-    let mut names: Vec<&str> = verified
-        .damages
-        .iter()
-        .flat_map(|damage| &damage.names)
-        .map(String::as_str)
-        .collect();
-    names.sort_unstable();
-    names.dedup();
+    let names = hurt_names(verified);
     context.ui.say(match names.is_empty() {
         true => "taken away; no image was hurt".to_owned(),
         false => format!("taken away; to be built again: {}", names.join(", ")),
     });
     Ok(0)
+}
+
+/// Returns the names of the images that are hurt, each once.
+fn hurt_names(verified: &Verified) -> Vec<&str> {
+    let names = verified.damages.iter().flat_map(|damage| &damage.names);
+    let names: BTreeSet<&str> = names.map(String::as_str).collect();
+    names.into_iter().collect()
 }
 
 /// Returns which images a damage hurts, in words: by name, and by digest those without one.

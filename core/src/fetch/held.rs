@@ -1,6 +1,7 @@
 //! Source folders: files of any name that stand in for downloads, found by size and sha256.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -87,9 +88,15 @@ fn candidates(folder: &Path, size: Option<u64>, watch: &dyn Watch) -> Vec<Versio
             Ok(entry) if entry.path_is_symlink() => fs_err::metadata(entry.path()).ok(),
             Ok(entry) => entry.metadata().ok(),
             Err(error) => {
-                watch.see(Event::Note {
-                    text: &format!("passed over in a source folder: {error}"),
-                });
+                let missing = error.depth() == 0
+                    && error
+                        .io_error()
+                        .is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+                let text = match missing {
+                    true => format!("source folder `{}` passed over: no such folder", folder.display()),
+                    false => format!("passed over in a source folder: {error}"),
+                };
+                watch.see(Event::Note { text: &text });
                 continue;
             }
         };

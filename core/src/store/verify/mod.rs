@@ -63,18 +63,11 @@ pub fn verify(store: &Store, watch: &dyn Watch) -> Result<Verified> {
 pub fn discard(store: &Store, verified: &Verified, watch: &dyn Watch) -> Result<u64> {
     let alone = store.alone(watch)?;
     let trash = store.stage_trash()?;
-    let mut doomed: BTreeSet<PathBuf> = BTreeSet::new();
-    for damage in &verified.damages {
-        let path = damage.path.strip_prefix(&store.path).unwrap_or(&damage.path);
-        // Of a rootfs or a conf the whole folder: with one file less it would pass for whole.
-        let names = if path.starts_with(layout::OBJECTS) { 3 } else { 2 };
-        doomed.insert(path.iter().take(names).collect());
-        for tree in &damage.trees {
-            // A step whose tree is not there is done again.
-            doomed.insert(PathBuf::from(format!("{}/{tree}", layout::TREES)));
-            doomed.insert(PathBuf::from(format!("{}/{tree}", layout::ROOTFS)));
-        }
-    }
+    let doomed: BTreeSet<PathBuf> = verified
+        .damages
+        .iter()
+        .flat_map(|damage| doomed(store, damage))
+        .collect();
     let mut removed = 0;
     for path in doomed {
         let moved = store.dir.rename(&path, trash.dir(), removed.to_string());
@@ -83,6 +76,26 @@ pub fn discard(store: &Store, verified: &Verified, watch: &dyn Watch) -> Result<
     drop(alone);
     drop(trash);
     Ok(removed)
+}
+
+/// Returns what goes with a damage, seen from the store.
+fn doomed(store: &Store, damage: &Damage) -> Vec<PathBuf> {
+    let path = damage.path.strip_prefix(&store.path).unwrap_or(&damage.path);
+    // Of a rootfs or a conf the whole folder: with one file less it would pass for whole.
+    let names = if path.starts_with(layout::OBJECTS) { 3 } else { 2 };
+    let mut doomed = vec![path.iter().take(names).collect()];
+    for tree in &damage.trees {
+        // A step whose tree is not there is done again.
+        doomed.push(PathBuf::from(format!("{}/{tree}", layout::TREES)));
+        doomed.push(PathBuf::from(format!("{}/{tree}", layout::ROOTFS)));
+    }
+    doomed
+}
+
+/// Whether a damage leaves nothing to discard: something is missing, and so is all that needs it.
+pub fn is_gone(store: &Store, damage: &Damage) -> bool {
+    let is_there = |path: PathBuf| fs_err::symlink_metadata(store.path.join(path)).is_ok();
+    !doomed(store, damage).into_iter().any(is_there)
 }
 
 /// What is hurt by a damage, before it is known which images those are.
