@@ -135,6 +135,10 @@ fn a_full_disk_behind_stdout_is_a_failure() {
             .starts_with("error: cannot write to stdout\ncaused by: "),
         "{output}"
     );
+    assert!(
+        !output.stderr.contains("mk gc"),
+        "the store is not full: {output}"
+    );
 }
 
 const RECIPE: &str = "[[step]]\nwrite = \"/hello\"\ntext = \"hello\\n\"\n";
@@ -274,6 +278,57 @@ fn a_damaged_store_is_found_out() {
     assert!(output.stdout.contains("(hurts hello)"), "{output}");
     let json: serde_json::Value = serde_json::from_str(&sandbox.mk(["verify", "--json"]).stdout).unwrap();
     assert_eq!(json["damaged"][0]["names"], serde_json::json!(["hello"]));
+}
+
+#[test]
+fn an_image_with_parts_missing_says_so_and_a_run_makes_it_again() {
+    let Some(sandbox) = with_an_image() else { return };
+    let folder: std::path::PathBuf = sandbox.mk(["inspect", "--rootfs", "hello"]).ok().text().into();
+    fs_err::write(folder.join("hello"), "HELLO\n").unwrap();
+    sandbox.mk(["verify", "--discard"]);
+    let output = sandbox.mk(["verify"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    assert!(!output.stderr.contains("--discard"), "{output}");
+    assert!(output.stderr.contains("`mk rm hello && mk gc`"), "{output}");
+    let output = sandbox.mk(["run", "hello", "--dry-run"]);
+    assert_eq!(output.code, Some(125), "{output}");
+    assert!(output.stderr.contains("image `hello`"), "{output}");
+    sandbox.write("images/hello.toml", RECIPE);
+    sandbox.mk(["run", "hello", "--dry-run"]).ok();
+    sandbox.mk(["verify"]).ok();
+}
+
+#[test]
+fn an_export_to_where_no_file_can_be_says_so() {
+    let Some(sandbox) = with_an_image() else { return };
+    fs_err::create_dir(sandbox.work().join("out")).unwrap();
+    for (file, what) in [
+        ("out", "`out` is a folder"),
+        ("no/a.tar", "there is no folder `no`"),
+    ] {
+        let output = sandbox.mk(["export", "hello", "-o", file]);
+        assert_eq!(output.code, Some(1), "{output}");
+        assert!(output.stderr.contains(what), "{output}");
+        assert!(!output.stderr.contains(".tar."), "a draft has no name: {output}");
+    }
+}
+
+#[test]
+fn a_fifo_for_a_recipe_or_a_lock_is_refused_and_never_waited_for() {
+    let sandbox = Sandbox::new();
+    let fifo = |name: &str| {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, sandbox.work().join(name), kind, mode, 0).unwrap();
+    };
+    fifo("a.toml");
+    sandbox.write("b.toml", RECIPE);
+    fifo("b.lock");
+    for recipe in ["a.toml", "b.toml"] {
+        let output = sandbox.mk(["build", recipe]);
+        assert_eq!(output.code, Some(1), "{output}");
+        assert!(output.stderr.contains("no regular file"), "{output}");
+    }
 }
 
 #[test]

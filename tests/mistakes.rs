@@ -32,7 +32,7 @@ const SOUND: &str = "[[step]]\nwrite = \"/hello\"\ntext = \"hello\\n\"\n";
 
 mistakes! {
     a_misspelt_command: ["biuld", "busybox"];
-    a_command_that_there_is_not: ["ps"];
+    a_command_that_there_is_not: ["frobnicate"];
     an_option_that_there_is_not: ["build", "--verbose"];
     an_option_of_another_tool_to_build: ["build", "-t", "app", "."];
     a_habit_of_starting_over: ["build", "--no-cache"];
@@ -52,6 +52,15 @@ mistakes! {
     a_volume_with_a_relative_destination: ["run", "busybox", "-v", "/tmp:mnt", "ls"];
     a_volume_with_an_unknown_option: ["run", "busybox", "-v", "/tmp:/mnt:z"];
     a_variable_without_a_value: ["run", "busybox", "-e", "LANG", "env"];
+    ports_to_publish: ["run", "-p", "8080:80", "busybox"];
+    a_name_for_a_run: ["run", "--name", "web", "busybox"];
+    a_run_behind: ["run", "-d", "busybox"];
+    a_limit_of_memory: ["run", "--memory=1g", "busybox"];
+    an_option_unlike_any: ["run", "--stop-timeout", "3", "busybox"];
+    a_list_of_runs: ["ps"];
+    the_version_as_a_command: ["version"];
+    a_variable_with_a_blank_in_its_name: ["run", "busybox", "-e", "A B=1", "env"];
+    a_word_that_acts_on_a_terminal: ["run", "busybox", "-e", "\u{1b}[31mred", "env"];
     an_option_of_the_command_before_the_command: ["run", "busybox", "-l"];
     a_network_that_there_is_not: ["run", "busybox", "--network", "bridge"];
     a_tmpfs_with_a_relative_destination: ["run", "busybox", "--tmpfs", "tmp"];
@@ -87,6 +96,10 @@ mod recipes {
             "a.toml" => "[[step]]\ncopy = \"motd\"\ninto = \"/etc/motd\"\nmode = \"rw-r--r--\"\n";
         a_mode_as_a_number: ["build", "a.toml"],
             "a.toml" => "[[step]]\ndir = \"/srv\"\nmode = 755\n";
+        a_mode_without_quotes: ["build", "a.toml"],
+            "a.toml" => "[[step]]\ndir = \"/srv\"\nmode = 0755\n";
+        an_argument_that_is_a_number: ["build", "a.toml"],
+            "a.toml" => "[args]\nv = 1\n\n[run]\nenv = { PATH = 3 }\n";
         a_path_that_leaves_the_image: ["build", "a.toml"],
             "a.toml" => "[[step]]\ncopy = \"motd\"\ninto = \"../../etc/motd\"\n";
         an_argument_that_is_not_declared: ["build", "a.toml"],
@@ -150,6 +163,9 @@ mod builds {
             "a.toml" => "[[step]]\nwrite = \"/hello\"\ntext = \"hi\"\n\n[[step]]\nremove = \"/usr/share/docs/**\"\n";
         a_lock_that_was_merged_badly: ["build", "a.toml"],
             "a.toml" => SOUND, "a.lock" => "version = 1\n<<<<<<< HEAD\n";
+        a_url_without_a_pin_and_no_network: ["build", "a.toml"],
+            "a.toml" => "[[step]]\nunpack = \"http://127.0.0.1:1/a.tar\"\n";
+        a_device_for_a_recipe: ["build", "/dev/null"];
         a_lock_that_would_change: ["build", "a.toml", "--locked"],
             "a.toml" => "[[step]]\nunpack = \"http://127.0.0.1:1/a.tar\"\n";
         a_lock_to_check_that_would_change: ["lock", "a.toml", "--check"],
@@ -171,6 +187,10 @@ mod images {
         a_folder_that_is_no_store: ["images", "--store", "."], "notes.txt" => "mine";
         a_file_for_a_store: ["images", "--store", "notes.txt"], "notes.txt" => "mine";
         a_volume_whose_source_is_missing: ["run", "a.toml", "-v", "./data:/data", "true"], "a.toml" => SOUND;
+        a_volume_from_home_in_quotes: ["run", "a.toml", "-v", "~/x:/y", "true"], "a.toml" => SOUND;
+        an_image_without_a_shell: ["run", "a.toml"], "a.toml" => SOUND;
+        a_source_folder_that_is_not_there: ["build", "a.toml", "--source-dir", "/nope"],
+            "a.toml" => "[[step]]\nunpack = \"http://127.0.0.1:1/a.tar\"\nsha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"\n";
         a_command_that_the_image_has_not: ["run", "-v", "./d/x:/data", "./a.toml", "bash"],
             "a.toml" => SOUND, "d/x" => "";
         a_file_that_is_no_command: ["run", "a.toml", "/hello"], "a.toml" => SOUND;
@@ -180,7 +200,9 @@ mod images {
         two_volumes_in_one_place: ["run", "a.toml", "-v", "./a.toml:/m", "--tmpfs", "/m", "true"], "a.toml" => SOUND;
         a_host_name_with_a_blank: ["run", "a.toml", "--hostname", "my box", "true"], "a.toml" => SOUND;
         a_file_of_variables_with_a_bare_name: ["run", "a.toml", "--env-file", "env", "true"],
-            "a.toml" => SOUND, "env" => "# mine\nLANG=C\nexport EDITOR=vi\nHOME\n";
+            "a.toml" => SOUND, "env" => "# mine\nLANG=C\nEDITOR=vi\nHOME\n";
+        a_file_of_variables_for_a_shell: ["run", "a.toml", "--env-file", "env", "true"],
+            "a.toml" => SOUND, "env" => "LANG=C\nexport EDITOR=vi\n";
         a_file_of_variables_that_is_not_there: ["run", "a.toml", "--env-file", "env", "true"], "a.toml" => SOUND;
     }
 }

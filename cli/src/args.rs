@@ -32,7 +32,7 @@ const STYLES: Styles = Styles::styled()
 Examples:
   mk build images/busybox.toml            make an image from a recipe
   mk run busybox                          a shell in it
-  mk run busybox -v /tmp/t1:/mnt ls /mnt  one command, with a folder of yours
+  mk run busybox -v .:/mnt ls /mnt        one command, with this folder at /mnt
 
 `mk COMMAND --help` explains a command and shows examples."
 )]
@@ -113,7 +113,7 @@ pub(crate) struct TalkArgs {
 How to show progress, on stderr: auto, plain, json or none"
     )]
     pub(crate) progress: ProgressMode,
-    /// Say nothing unless something goes wrong
+    /// Show no progress; the result is still printed
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
@@ -177,7 +177,7 @@ Examples:
   mk run busybox -e LANG=C -- env              an environment variable"
 )]
 pub(crate) struct Run {
-    /// Name, digest, or the first digits of a digest; or a recipe
+    /// Name, digest, or its first digits (at least 6); or a recipe
     #[arg(value_name = "IMAGE")]
     pub(crate) image: OsString,
     /// Program and arguments [default: what the image says, else /bin/sh]
@@ -254,7 +254,7 @@ Examples:
 Check a folder against an image with a public tool:
   mk inspect --tree alpine | mtree -p \"$(mk inspect --rootfs alpine)\"")]
 pub(crate) struct Inspect {
-    /// Name, digest, or the first digits of a digest
+    /// Name, digest, or its first digits (at least 6)
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
     /// Print every file of the image, as canonical mtree(5) text
@@ -274,7 +274,7 @@ Examples:
   mk tag busybox bb
   mk tag 5c3b447848a9 busybox-before")]
 pub(crate) struct Tag {
-    /// Name, digest, or the first digits of a digest
+    /// Name, digest, or its first digits (at least 6)
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
     /// The name it is given; an image that had the name before loses it
@@ -345,7 +345,7 @@ Examples:
   mk export busybox -o - | tar -tv
   mk export busybox --folder /srv/busybox")]
 pub(crate) struct Export {
-    /// Name, digest, or the first digits of a digest
+    /// Name, digest, or its first digits (at least 6)
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
     /// Write a tar archive to this file; `-` is stdout

@@ -107,7 +107,7 @@ fn of_fetch(error: &fetch::Error) -> Option<String> {
         fetch::Error::Status { status: 407, .. } | fetch::Error::BadProxy { .. } => {
             "the proxy is named by `http_proxy`, `https_proxy` or `all_proxy`: http://user:password@host:port".into()
         }
-        fetch::Error::Network { url, .. } if url.ends_with("Release") || url.contains("/by-hash/") => {
+        fetch::Error::Network { url, .. } if is_index(url) => {
             "pins that are there hold without a network; new ones need a mirror: `--mirror URL` names another".into()
         }
         fetch::Error::Network { .. } | fetch::Error::Offline { .. } => {
@@ -119,6 +119,11 @@ fn of_fetch(error: &fetch::Error) -> Option<String> {
         fetch::Error::Debian(error) => return of_debian(error),
         _ => return None,
     })
+}
+
+/// Whether `url` is an index of a Debian mirror.
+pub(crate) fn is_index(url: &str) -> bool {
+    url.ends_with("Release") || url.contains("/by-hash/")
 }
 
 fn of_debian(error: &debian::Error) -> Option<String> {
@@ -176,6 +181,10 @@ fn of_store_folder(kind: io::ErrorKind) -> Option<String> {
 fn of_run(error: &enter::Error) -> Option<String> {
     Some(match error {
         enter::Error::MissingSource { source_path } => {
+            if let Ok(below) = source_path.strip_prefix("~") {
+                let home = Path::new("$HOME").join(below);
+                return Some(format!("mk does not expand `~`: write \"{}:…\"", home.display()));
+            }
             let path = source_path.display();
             let relative = source_path.components().count() == 1 && !source_path.is_absolute();
             let named = if relative { " (mk has no named volumes: SOURCE is a path)" } else { "" };
@@ -183,8 +192,10 @@ fn of_run(error: &enter::Error) -> Option<String> {
         }
         enter::Error::Unknown(_) => "numbers work without an entry there: `-u UID:GID`".into(),
         enter::Error::NotMapped { single: true, .. } => {
-            "a range for this user, as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`, with \
-             newuidmap installed (Debian: uidmap)"
+            "`-u 0` runs as the image's root, which is you\n\
+             other users need a range of ids, as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \
+             USER`, with newuidmap installed (Debian: uidmap), and then a new store (`--store DIR`): one that was made \
+             before keeps owners as `single`"
                 .into()
         }
         enter::Error::Process(process::Error::Step(error)) => return of_step(error),

@@ -43,7 +43,8 @@ impl Failure {
             _ => Failing {
                 what: "cannot write to stdout".into(),
                 hint: None,
-                source: Some(error.into()),
+                // As text: a disk full behind stdout says nothing of the store's.
+                source: Some(error.to_string().into()),
             }
             .into(),
         }
@@ -124,12 +125,12 @@ pub(crate) fn tell(ui: &Ui, failure: Failure, failed: u8) -> u8 {
 
 /// Returns the error, its causes and advice, a line each and more where an error has more.
 fn text(ui: &Ui, error: &(dyn Error + 'static)) -> String {
-    let what = error.to_string();
+    let what = harmless(&error.to_string());
     let mut lines = vec![format!("{} {what}", ui.paint(Tone::Error, "error:"))];
     let mut said = what;
     let mut cause = error.source();
     while let Some(error) = cause {
-        let what = error.to_string();
+        let what = harmless(&error.to_string());
         // An error that shows its cause in its own text has said it already.
         if !said.ends_with(&what) {
             lines.push(format!("{} {what}", ui.paint(Tone::Strong, "caused by:")));
@@ -137,10 +138,28 @@ fn text(ui: &Ui, error: &(dyn Error + 'static)) -> String {
         said = what;
         cause = error.source();
     }
-    if let Some(hint) = hints::advice(error) {
+    for hint in hints::advice(error)
+        .as_deref()
+        .map(harmless)
+        .iter()
+        .flat_map(|hint| hint.lines())
+    {
         lines.push(format!("{} {hint}", ui.paint(Tone::Hint, "hint:")));
     }
     lines.join("\n")
+}
+
+/// Returns `text` with what a terminal would act on escaped; its lines stay lines.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut parts = text.split_inclusive(['\n', '\t']);
+    parts
+        .by_ref()
+        .fold(String::with_capacity(text.len()), |mut whole, part| {
+            let plain = part.trim_end_matches(['\n', '\t']);
+            whole.push_str(&mk_core::path::shown(plain.as_bytes()));
+            whole.push_str(&part[plain.len()..]);
+            whole
+        })
 }
 
 /// Returns a drawing with its labels in colour. No line of a recipe begins like a label: each has its number before it.
@@ -184,6 +203,20 @@ pub(crate) fn on_panic(code: u8) {
 mod tests {
     use super::*;
     use crate::settings::Environment;
+
+    #[test]
+    fn nothing_that_was_typed_acts_on_a_terminal() {
+        assert_eq!(harmless("a\u{1b}[31mb\n\tc\r\n"), "a\\u{1b}[31mb\n\tc\\r\n");
+        assert_eq!(harmless(""), "");
+    }
+
+    #[test]
+    fn a_full_stdout_says_nothing_of_the_store() {
+        let Failure::Error(error) = Failure::stdout(io::ErrorKind::StorageFull.into()) else {
+            panic!("a full disk is an error");
+        };
+        assert_eq!(hints::advice(&*error), None);
+    }
 
     #[test]
     fn a_failure_is_told_with_its_causes_and_advice_each_once() {

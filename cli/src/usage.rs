@@ -7,15 +7,18 @@ use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::args::Cli;
+use crate::command::find::closest;
+use crate::report::harmless;
 use crate::ui::{Tone, Ui};
 
 /// Returns the whole text for `error`, which is neither help nor version. `words` is the command line.
 pub(crate) fn text(ui: &Ui, error: &clap::Error, words: &[OsString]) -> String {
     let command = command(words);
-    let mut text = format!("{} {}", ui.paint(Tone::Error, "error:"), what(error, &command));
+    let what = harmless(&what(error, &command));
+    let mut text = format!("{} {what}", ui.paint(Tone::Error, "error:"));
     let hint = ui.paint(Tone::Hint, "hint:");
     for line in hints(error, &command) {
-        let _ = write!(text, "\n{hint} {line}");
+        let _ = write!(text, "\n{hint} {}", harmless(&line));
     }
     text
 }
@@ -80,17 +83,35 @@ fn what(error: &clap::Error, command: &str) -> String {
     }
 }
 
+const A_PROCESS: &str = "a run is an ordinary process: `ps`, `kill` and Ctrl-C work on it";
+const BEHIND: &str =
+    "a run is an ordinary process: end the line with `&`, or start it in a terminal multiplexer";
+const LIMITS: &str = "a run is an ordinary process: `systemd-run --user --scope -p MemoryMax=1G -p CPUQuota=50% mk run …` limits it";
+const PORTS: &str = "a network of its own has no ports outside: `--network host` shares the host's";
+
 /// What people type who come from other tools, and what mk has for it: command, word, advice.
-const HABITS: [(&str, &str, &str); 19] = [
+const HABITS: [(&str, &str, &str); 39] = [
     (
         "mk",
         "exec",
         "`mk run IMAGE COMMAND` starts a container of its own for each command",
     ),
+    ("mk", "kill", A_PROCESS),
     ("mk", "list", "`mk images` lists the images"),
+    (
+        "mk",
+        "logs",
+        "a run writes to mk's own stdout and stderr: send them to a file, as in `mk run IMAGE > log 2>&1`",
+    ),
     ("mk", "ls", "`mk images` lists the images"),
     ("mk", "prune", "`mk gc` frees what no image needs"),
+    ("mk", "ps", A_PROCESS),
     ("mk", "pull", "`mk build` fetches what a recipe names"),
+    (
+        "mk",
+        "push",
+        "`mk export IMAGE -o FILE` writes an image as a tar; the recipe and its lock make the same one elsewhere",
+    ),
     (
         "mk",
         "rmi",
@@ -102,6 +123,9 @@ const HABITS: [(&str, &str, &str); 19] = [
         "shell",
         "`mk run IMAGE` starts a shell, unless the image says otherwise",
     ),
+    ("mk", "start", "`mk run IMAGE` starts the image's command"),
+    ("mk", "stop", A_PROCESS),
+    ("mk", "version", "`mk --version` prints it"),
     (
         "mk build",
         "--build-arg",
@@ -124,6 +148,19 @@ const HABITS: [(&str, &str, &str); 19] = [
         "the recipe is a word of its own: `mk build FILE`",
     ),
     ("mk build", "-t", "`--name NAME` names the image"),
+    ("mk run", "--cpus", LIMITS),
+    ("mk run", "--detach", BEHIND),
+    (
+        "mk run",
+        "--entrypoint",
+        "write the whole command after IMAGE: it takes the place of the image's",
+    ),
+    (
+        "mk run",
+        "--interactive",
+        "leave it out: the command's standard input is that of mk",
+    ),
+    ("mk run", "--memory", LIMITS),
     (
         "mk run",
         "--mount",
@@ -134,12 +171,32 @@ const HABITS: [(&str, &str, &str); 19] = [
         "--net",
         "`--network none` and `--network host` choose the network",
     ),
+    (
+        "mk run",
+        "--name",
+        "leave it out: a run has no name, it is this process",
+    ),
+    (
+        "mk run",
+        "--privileged",
+        "there is no such run: no command gets more rights on the host than you have",
+    ),
+    ("mk run", "--publish", PORTS),
     ("mk run", "--rm", "leave it out: nothing of a run is kept"),
+    (
+        "mk run",
+        "--tty",
+        "leave it out: the command has mk's own terminal",
+    ),
+    ("mk run", "-P", PORTS),
+    ("mk run", "-d", BEHIND),
     (
         "mk run",
         "-i",
         "leave it out: the command's standard input is that of mk",
     ),
+    ("mk run", "-m", LIMITS),
+    ("mk run", "-p", PORTS),
     ("mk run", "-t", "leave it out: the command has mk's own terminal"),
 ];
 
@@ -152,7 +209,7 @@ fn habit(error: &clap::Error, command: &str) -> Option<String> {
     }?;
     let known = HABITS
         .iter()
-        .find(|(of, typed, _)| *of == command && *typed == word);
+        .find(|(of, typed, _)| *of == command && *typed == word.split('=').next().unwrap_or_default());
     known.map(|(_, _, advice)| (*advice).to_owned())
 }
 
@@ -161,22 +218,23 @@ fn hints(error: &clap::Error, command: &str) -> Vec<String> {
         return vec![advice];
     }
     let mut hints = Vec::new();
-    if let Some(likely) = get(error, ContextKind::SuggestedSubcommand) {
+    let like = |suggested, typed| {
+        let typed = get(error, typed)?;
+        get(error, suggested).filter(|likely| closest(&typed, [likely.clone()]).is_some())
+    };
+    if let Some(likely) = like(ContextKind::SuggestedSubcommand, ContextKind::InvalidSubcommand) {
         hints.push(format!("did you mean `mk {likely}`?"));
     } else if error.kind() == ErrorKind::InvalidSubcommand {
         hints.push("`mk --help` lists the commands".into());
     }
-    if let Some(likely) = get(error, ContextKind::SuggestedArg) {
+    if let Some(likely) = like(ContextKind::SuggestedArg, ContextKind::InvalidArg) {
         hints.push(format!("did you mean `{likely}`?"));
     }
     if let Some(likely) = get(error, ContextKind::SuggestedValue) {
         hints.push(format!("did you mean `{likely}`?"));
     }
     if error.kind() == ErrorKind::UnknownArgument && command == "mk run" && hints.is_empty() {
-        hints.push(
-            "options of the command go after it; a command that itself starts with `-` goes after `--`"
-                .into(),
-        );
+        hints.push("`mk run --help` lists the options; those of the command go after the command".into());
     }
     if error.kind() == ErrorKind::UnknownArgument && command == "mk" && hints.is_empty() {
         hints.push("options go after the command, as in `mk build -q app.toml`".into());

@@ -29,11 +29,26 @@ pub(crate) fn assignment(text: &str) -> Result<Pair, String> {
 /// Reads `-e NAME=VALUE`. A bare name is refused: nothing is passed on from mk's own environment unasked.
 pub(crate) fn variable(text: &str) -> Result<Pair, String> {
     if text.contains('=') || text.is_empty() {
-        return assignment(text);
+        let pair = assignment(text)?;
+        return match blank_in_name(&pair.name) {
+            Some(why) => Err(why),
+            None => Ok(pair),
+        };
     }
     Err(format!(
         "there is no `=`: to pass your own value on, write `-e {text}=\"${text}\"`"
     ))
+}
+
+/// Returns what is wrong with the name of a variable that holds white space: hardly a program could ask for it.
+pub(crate) fn blank_in_name(name: &str) -> Option<String> {
+    if !name.contains(char::is_whitespace) {
+        return None;
+    }
+    Some(match name.strip_prefix("export ").map(str::trim) {
+        Some(name) => format!("`export` is for shells: leave it out and write `{name}=…`"),
+        None => format!("the name `{name}` holds white space, and no shell could read such a variable"),
+    })
 }
 
 /// Returns the reader of `-v SRC:DST[:ro]`, which takes any bytes that a path can hold.
@@ -59,6 +74,9 @@ mod tests {
         assert_eq!(variable("A="), Ok(pair("A", "")));
         assert_eq!(variable("A=b=c"), Ok(pair("A", "b=c")));
         assert!(variable("A").unwrap_err().contains("-e A=\"$A\""));
+        assert!(variable("A B=1").unwrap_err().contains("white space"));
+        assert!(variable("export A=1").unwrap_err().contains("`A=…`"));
+        assert_eq!(variable("A=b c"), Ok(pair("A", "b c")));
         assert!(variable("=b").is_err());
         assert!(variable("").is_err());
     }

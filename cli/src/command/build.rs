@@ -18,6 +18,7 @@ use serde_json::json;
 use super::export::Draft;
 use super::{Context, find};
 use crate::args::{self, SourceArgs, TalkArgs};
+use crate::hints;
 use crate::progress::Progress;
 use crate::report::{Failing, Failure};
 use crate::settings::{Flags, Settings};
@@ -226,7 +227,10 @@ impl Order {
     /// Says which lock would change, and how to let it.
     fn not_pinned(&self, error: assemble::Error) -> Failure {
         let (assemble::Error::LockWouldChange { names }, Some(lock)) = (&error, &self.lock_file) else {
-            return error.into();
+            return match not_found(&error) {
+                Some(hint) => Failing::new(error.to_string()).hint(hint).into(),
+                None => error.into(),
+            };
         };
         let what = format!(
             "`{}` would change: it has no pin for {}",
@@ -250,6 +254,22 @@ impl Order {
             none: settings.proxies.none.clone(),
         };
         fetch
+    }
+}
+
+/// Returns what to do about a URL without a pin that cannot be had.
+fn not_found(error: &assemble::Error) -> Option<&'static str> {
+    match error {
+        assemble::Error::Fetch(fetch::Error::Status {
+            status: 404 | 410, ..
+        }) => Some("check the URL: nothing is there, and no pin says what was"),
+        assemble::Error::Fetch(
+            fetch::Error::Network { url, .. } | fetch::Error::Offline { place: url, .. },
+        ) if !hints::is_index(url) => Some(
+            "without a network: give the step its `sha256` first; then the file is found by that in a folder \
+                 named with `--source-dir` or `MK_SOURCES`",
+        ),
+        _ => None,
     }
 }
 
@@ -288,13 +308,13 @@ fn write_lock(path: &Path, text: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let draft = Draft::beside(&path);
-    let mut file = fs_err::File::create(&draft.path)?;
+    let mut file = draft.create()?;
     if let Ok(there) = fs_err::metadata(&path) {
         fs_err::set_permissions(&draft.path, there.permissions())?;
     }
     std::io::Write::write_all(&mut file, text.as_bytes())?;
     file.sync_all()?;
-    draft.publish(&path)
+    draft.publish()
 }
 
 /// Returns Debian's name of the architecture that this mk was made for.

@@ -41,8 +41,13 @@ fn to_stdout(store: &Store, tree: &Tree) -> Result<(), Failure> {
     let out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     match export::tar::write(tree, &export::files_of(store), out) {
         Ok(mut out) => out.flush().map_err(Failure::stdout),
-        Err(export::Error::Archive { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
-            Err(Failure::ReaderGone)
+        Err(export::Error::Archive { source, .. })
+            if matches!(
+                source.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::StorageFull
+            ) =>
+        {
+            Err(Failure::stdout(source))
         }
         Err(error) => Err(error.into()),
     }
@@ -58,10 +63,19 @@ fn to_file(store: &Store, tree: &Tree, path: &Path) -> Result<(), Failure> {
         let file = fs_err::OpenOptions::new().write(true).open(path)?;
         return write(store, tree, file).map(drop);
     }
+    let shown = path.display();
+    if path.is_dir() {
+        let failing = Failing::new(format!("`{shown}` is a folder: expected the name of a file"));
+        return Err(failing
+            .hint(format!(
+                "name a file, or write the files into a folder: `--folder {shown}`"
+            ))
+            .into());
+    }
     let draft = Draft::beside(path);
-    let file = write(store, tree, fs_err::File::create(&draft.path)?)?;
+    let file = write(store, tree, draft.create()?)?;
     file.sync_all()?;
-    draft.publish(path)
+    draft.publish()
 }
 
 fn write(store: &Store, tree: &Tree, file: fs_err::File) -> Result<fs_err::File, Failure> {
@@ -112,6 +126,8 @@ fn to_folder(store: &Store, tree: &Tree, path: &Path, context: &Context) -> Resu
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) path: PathBuf,
+    /// What the file will be called.
+    goal: PathBuf,
 }
 
 impl Draft {
@@ -120,12 +136,31 @@ impl Draft {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         Self {
             path: path.with_file_name(format!(".{name}.{}", std::process::id())),
+            goal: path.to_owned(),
         }
     }
 
+    /// Makes the file, empty.
+    pub(super) fn create(&self) -> Result<fs_err::File, Failure> {
+        Ok(fs_err::File::create(&self.path).map_err(|error| self.failing(&error))?)
+    }
+
     /// Gives the file its real name, whatever had it before.
-    pub(super) fn publish(self, path: &Path) -> Result<(), Failure> {
-        Ok(fs_err::rename(&self.path, path)?)
+    pub(super) fn publish(self) -> Result<(), Failure> {
+        Ok(fs_err::rename(&self.path, &self.goal).map_err(|error| self.failing(&error))?)
+    }
+
+    /// An error without the draft's name, which nobody typed.
+    fn failing(&self, error: &io::Error) -> Failing {
+        let folder = self.goal.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let shown = self.goal.display();
+        match folder {
+            Some(folder) if error.kind() == io::ErrorKind::NotFound => Failing::new(format!(
+                "cannot write `{shown}`: there is no folder `{}`",
+                folder.display()
+            )),
+            _ => Failing::new(format!("cannot write `{shown}`")).because(io::Error::from(error.kind())),
+        }
     }
 }
 

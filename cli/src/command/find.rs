@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use fs_err::os::unix::fs::OpenOptionsExt;
 use mk_core::store::{self, ImageId, Store};
+use rustix::fs::OFlags;
 
 use crate::report::{Failing, Failure};
 
@@ -42,7 +44,7 @@ pub(super) fn likely(store: Option<&Store>, text: &str) -> Option<String> {
 }
 
 /// Returns the name nearest to `text`, of those that a slip or two of the fingers explain.
-pub(super) fn closest(text: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
+pub(crate) fn closest(text: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
     let slips = |name: &String| strsim::damerau_levenshtein(name, text);
     let most = 1 + text.chars().count() / 4;
     names
@@ -124,6 +126,10 @@ impl Recipe {
                 }
                 .into())
             }
+            Ok(found) if !found.is_file() => Err(missing(format!(
+                "`{place}` is no regular file: expected the path of a recipe"
+            ))
+            .into()),
             Ok(_) => {
                 let name = name_of(path);
                 Ok(Self {
@@ -169,12 +175,18 @@ impl Recipe {
 /// The most that a recipe or its lock may hold, in bytes: more than anybody writes, and little enough to read.
 const MOST_TEXT: u64 = 4 << 20;
 
-/// Reads a recipe or a lock; what has no end, such as `/dev/zero`, is an error.
+/// Reads a recipe or a lock; what is no regular file, and may never end or never begin, is an error.
 fn read_text(path: &Path) -> std::io::Result<String> {
+    // A fifo without a writer would otherwise keep mk waiting in open(2).
+    let file = fs_err::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(unreadable(path, "it is no regular file"));
+    }
     let mut text = String::new();
-    let read = fs_err::File::open(path)?
-        .take(MOST_TEXT + 1)
-        .read_to_string(&mut text);
+    let read = file.take(MOST_TEXT + 1).read_to_string(&mut text);
     match read {
         Ok(length) if length as u64 <= MOST_TEXT => Ok(text),
         Err(error) if error.kind() != std::io::ErrorKind::InvalidData => Err(error),
@@ -253,11 +265,16 @@ mod tests {
 
     #[test]
     fn a_recipe_without_an_end_is_an_error() {
-        assert_eq!(read_text(Path::new("/dev/null")).unwrap(), "");
-        let error = read_text(Path::new("/dev/zero")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`/dev/zero` is not read: it holds more than 4194304 bytes"
-        );
+        for device in ["/dev/null", "/dev/zero"] {
+            let error = read_text(Path::new(device)).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("`{device}` is not read: it is no regular file")
+            );
+        }
+        let sparse = tempfile::NamedTempFile::new().unwrap();
+        sparse.as_file().set_len(MOST_TEXT + 1).unwrap();
+        let error = read_text(sparse.path()).unwrap_err();
+        assert!(error.to_string().ends_with("more than 4194304 bytes"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 mod build;
 mod completions;
 mod export;
-mod find;
+pub(crate) mod find;
 mod images;
 mod inspect;
 mod run;

@@ -6,16 +6,19 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use mk_core::enter;
+use mk_core::process;
+use mk_core::process::exit::Step;
 use mk_core::recipe::Network;
 use mk_core::rootfs::Rootfs;
 use mk_core::spec::{Asked, Extra, RunSpec};
-use mk_core::store::{self, ImageId, Store};
+use mk_core::store::{self, Image, ImageId, Store};
 
 use super::{Context, build, find};
 use crate::args::{self, NetworkArg};
 use crate::report::{Failing, Failure};
 use crate::settings::{Flags, Settings};
 use crate::ui;
+use crate::value::blank_in_name;
 
 /// Runs the command and returns the exit code that tells how it ended.
 pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
@@ -24,18 +27,66 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
         ..Flags::default()
     };
     let settings = context.settings(&flags)?;
-    let (image, dry_run) = (args.image.clone(), args.dry_run);
+    let (word, dry_run) = (args.image.clone(), args.dry_run);
     let asked = asked(args, context)?;
     let store = context.store(&settings)?;
-    let id = image_of(&image, &settings, &store, context)?;
-    let (rootfs, image) = Rootfs::of(&store, &id)?;
+    let id = image_of(&word, &settings, &store, context)?;
+    let (rootfs, image) = laid_out(&word, id, &settings, &store, context)?;
+    let shell = asked.command.is_empty() && image.run.command.is_empty();
     let spec = RunSpec::new(&image.run, &image.conf, asked)?;
     if dry_run {
         let plan = enter::plan(&rootfs, &spec).map_err(failed)?;
         ui::data(plan.to_string().trim_end())?;
         return Ok(0);
     }
-    Ok(enter::run(rootfs, &spec).map_err(failed)?.exit_code())
+    match enter::run(rootfs, &spec) {
+        Ok(ended) => Ok(ended.exit_code()),
+        Err(error) if shell => Err(without_shell(error)),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// An error of a run whose command nobody named.
+fn without_shell(error: enter::Error) -> Failure {
+    match &error {
+        enter::Error::Process(process::Error::Step(failed))
+            if matches!(failed.step, Step::Exec | Step::Interpreter) =>
+        {
+            let code = error.exit_code();
+            let failing = Failing::new("the image names no command, so `/bin/sh` was tried")
+                .because(error)
+                .hint("name a program of the image: `mk run IMAGE COMMAND`; `mk inspect --tree IMAGE` lists its files");
+            Failure::Coded(code, Box::new(failing))
+        }
+        _ => failed(error),
+    }
+}
+
+/// Returns the folders of an image. Where some are gone (`mk verify --discard` took them) and the recipe is known, the
+/// image is built again, like one that never was.
+fn laid_out(
+    word: &OsString,
+    id: ImageId,
+    settings: &Settings,
+    store: &Store,
+    context: &Context,
+) -> Result<(Rootfs, Image), Failure> {
+    match Rootfs::of(store, &id) {
+        Ok(found) => Ok(found),
+        Err(store::Error::NotLaidOut(_) | store::Error::Missing(_)) => {
+            let word = word.to_string_lossy();
+            let Some(recipe) = find::Recipe::known(&word) else {
+                return Err(
+                    Failing::new(format!("parts of image `{word}` are no longer in the store"))
+                        .hint("`mk build` its recipe makes them again")
+                        .into(),
+                );
+            };
+            let built = build::on_the_way(&recipe, settings, store, context)?;
+            Ok(Rootfs::of(store, &built.image)?)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// An error of a run brings its own exit code: 126 and 127 tell of the command, 125 of mk.
@@ -122,6 +173,11 @@ fn env_file(path: &Path) -> Result<Vec<OsString>, Failure> {
             return Err(Failing::new(what)
                 .hint("a name alone passes nothing on: write its value too")
                 .into());
+        }
+        let name = line.split(|&byte| byte == b'=').next().unwrap_or_default();
+        if let Some(why) = blank_in_name(&String::from_utf8_lossy(name)) {
+            let place = format!("`{}`, line {}", path.display(), number + 1);
+            return Err(Failing::new(format!("{place}: {why}")).into());
         }
         entries.push(OsString::from_vec(line.to_vec()));
     }
