@@ -346,8 +346,12 @@ fn a_lock_keeps_its_mode_and_is_written_only_when_it_changes() {
     let digest = "00".repeat(32);
     let unused =
         format!("version = 1\n\n[[url]]\nurl = \"http://127.0.0.1/a\"\nsha256 = \"{digest}\"\nsize = 1\n");
-    fs_err::write(&lock, unused).unwrap();
+    fs_err::write(&lock, &unused).unwrap();
+    // Another value of an argument may want it again.
     let output = sandbox.mk(["lock", "hello.toml"]).ok();
+    assert_eq!(output.stderr, "nothing to do: `hello.lock` holds 1 pin\n");
+    assert_eq!(fs_err::read_to_string(&lock).unwrap(), unused);
+    let output = sandbox.mk(["lock", "--update", "hello.toml"]).ok();
     assert_eq!(output.stderr, "wrote hello.lock: 1 new or changed pin\n");
     assert_eq!(
         fs_err::metadata(&lock).unwrap().permissions().mode() & 0o777,
