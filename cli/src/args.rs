@@ -2,15 +2,17 @@
 //!
 //! The sentences here are what `--help` shows; they are kept to 80 columns, and every command ends with examples.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use mk_core::spec::{Tmpfs, Volume};
+use crate::value::{Pair, assignment};
 
-use crate::value::{Pair, assignment, tmpfs, variable, volume};
+/// `mk run`.
+mod run;
+
+pub(crate) use run::{NetworkArg, Run};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -152,81 +154,6 @@ pub(crate) struct Build {
     pub(crate) talk: TalkArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
-}
-
-/// Run a command in an image, in fresh namespaces
-#[derive(Debug, Args)]
-#[command(
-    override_usage = "mk run [OPTIONS] <IMAGE> [OPTIONS] [COMMAND]...",
-    after_help = "\
-Options stand before or after IMAGE; the first other word starts the command,
-and options after it are the command's own. What the command writes is gone
-when it ends, except in volumes.
-
-An image that is not built yet but known as a recipe (a path to a .toml file,
-./images/IMAGE.toml, or one that mk ships) is built first.
-
-The exit code is the command's own, 128+N where signal N ended it, 125 where mk
-failed, 126 where the command cannot be executed, 127 where it is not found.
-
-Examples:
-  mk run busybox                               what the image runs by default
-  mk run busybox ls -l /                       one command; `-l` is its own
-  mk run busybox -v /tmp/t1:/mnt cat /mnt/f    a folder of yours at /mnt
-  mk run busybox -v .:/src:ro -w /src sh       read-only, and start there
-  mk run busybox -e LANG=C -- env              an environment variable"
-)]
-pub(crate) struct Run {
-    /// Name, digest, or its first digits (at least 6); or a recipe
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: OsString,
-    /// Program and arguments [default: what the image says, else /bin/sh]
-    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
-    pub(crate) command: Vec<OsString>,
-    /// Show a file or folder of the host inside (with `:ro` at the end, read-only); may be repeated
-    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET", value_parser = volume())]
-    pub(crate) volumes: Vec<Volume>,
-    /// Put an empty folder in memory at TARGET, with options such as size=64m; may be repeated
-    #[arg(long, value_name = "TARGET[:OPTS]", value_parser = tmpfs())]
-    pub(crate) tmpfs: Vec<Tmpfs>,
-    /// Set an environment variable; may be repeated
-    #[arg(short = 'e', long = "env", value_name = "NAME=VALUE", value_parser = variable)]
-    pub(crate) env: Vec<Pair>,
-    /// Set environment variables from a file of NAME=VALUE lines; may be repeated
-    #[arg(long = "env-file", value_name = "FILE")]
-    pub(crate) env_files: Vec<PathBuf>,
-    /// Start in this folder
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) workdir: Option<String>,
-    /// Run as this user of the image: NAME, UID, NAME:GROUP or UID:GID
-    #[arg(short, long, value_name = "USER")]
-    pub(crate) user: Option<String>,
-    /// Set the host name
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname: Option<String>,
-    /// `none`: loopback only; `host`: the host's network
-    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
-    pub(crate) network: Option<NetworkArg>,
-    /// Let the command write nowhere but in volumes and in memory
-    #[arg(long)]
-    pub(crate) read_only: bool,
-    /// Make the command itself process 1, without mk's reaper
-    #[arg(long)]
-    pub(crate) as_pid1: bool,
-    /// Print the namespaces and mounts as they would be made, and stop
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    #[command(flatten)]
-    pub(crate) store: StoreArgs,
-}
-
-/// The kind of network, as typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NetworkArg {
-    /// Loopback only
-    None,
-    /// The host's
-    Host,
 }
 
 /// List the images in the store
@@ -415,60 +342,8 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    /// Returns the arguments of `mk run` with `words`.
-    fn run(words: &[&str]) -> Run {
-        let cli = Cli::try_parse_from(["mk", "run"].iter().chain(words)).unwrap();
-        match cli.command {
-            Command::Run(run) => run,
-            other => panic!("{other:?} is not `run`"),
-        }
-    }
-
     #[test]
     fn clap_finds_the_command_line_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn options_stand_on_either_side_of_the_image_until_the_command_begins() {
-        for (words, volumes, command) in [
-            (&["busybox"][..], 0, &[][..]),
-            (&["busybox", "ls", "-l"], 0, &["ls", "-l"]),
-            (&["busybox", "ls", "-v", "a:/b"], 0, &["ls", "-v", "a:/b"]),
-            (&["-v", "a:/b", "busybox", "ls", "-l"], 1, &["ls", "-l"]),
-            (&["busybox", "-v", "a:/b", "cat", "/b/f"], 1, &["cat", "/b/f"]),
-            (
-                &["-v", "a:/b", "busybox", "-v", "c:/d", "--read-only", "ls"],
-                2,
-                &["ls"],
-            ),
-            (
-                &["busybox", "--", "sh", "-c", "exit 3"],
-                0,
-                &["sh", "-c", "exit 3"],
-            ),
-            (&["busybox", "-v", "a:/b", "--", "sh"], 1, &["sh"]),
-            (&["busybox", "--", "-x"], 0, &["-x"]),
-            (
-                &["busybox", "git", "log", "--", "f"],
-                0,
-                &["git", "log", "--", "f"],
-            ),
-            (&["busybox", "--", "git", "--", "f"], 0, &["git", "--", "f"]),
-            (&["busybox", "ls", "--help"], 0, &["ls", "--help"]),
-            (&["busybox", "echo", "-"], 0, &["echo", "-"]),
-            (&["busybox", "-"], 0, &["-"]),
-        ] {
-            let run = run(words);
-            assert_eq!(run.image, "busybox", "{words:?}");
-            assert_eq!(run.volumes.len(), volumes, "{words:?}");
-            assert_eq!(run.command, command, "{words:?}");
-        }
-    }
-
-    #[test]
-    fn a_variable_before_the_command_is_mks_and_after_it_the_commands() {
-        let run = run(&["busybox", "-e", "A=1", "env", "-e"]);
-        assert_eq!((run.env.len(), run.command), (1, vec!["env".into(), "-e".into()]));
     }
 }

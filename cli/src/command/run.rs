@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mk_core::enter;
 use mk_core::process;
@@ -18,7 +18,7 @@ use crate::args::{self, NetworkArg};
 use crate::report::{Failing, Failure};
 use crate::settings::{Flags, Settings};
 use crate::ui;
-use crate::value::blank_in_name;
+use crate::value::{Pair, blank_in_name};
 
 /// Runs the command and returns the exit code that tells how it ended.
 pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
@@ -117,37 +117,49 @@ fn image_of(
 }
 
 fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
-    let mut env = Vec::new();
-    for file in &args.env_files {
-        env.extend(env_file(file)?);
-    }
-    // After the files: what is said on the command line is the last word.
-    env.extend(
-        args.env
-            .into_iter()
-            .map(|pair| OsString::from(format!("{}={}", pair.name, pair.value))),
-    );
-    let volumes = args.volumes.into_iter().map(Extra::Volume);
+    let args::Run {
+        command,
+        files,
+        process,
+        namespaces,
+        ..
+    } = args;
+    let volumes = files.volumes.into_iter().map(Extra::Volume);
     let term = context
         .environment
         .text("TERM")
         .filter(|_| std::io::stdin().is_terminal());
     Ok(Asked {
-        command: args.command,
-        env,
+        command,
+        env: environment(process.env, &process.env_files)?,
         term: term.map(OsString::from),
-        hostname: args.hostname,
-        workdir: args.workdir.map(OsString::from),
-        user: args.user,
-        network: args.network.map(|network| match network {
+        hostname: namespaces.hostname,
+        workdir: process.workdir.map(OsString::from),
+        user: process.user,
+        network: namespaces.network.map(|network| match network {
             NetworkArg::None => Network::None,
             NetworkArg::Host => Network::Host,
         }),
-        read_only: args.read_only,
-        as_pid1: args.as_pid1,
-        mounts: volumes.chain(args.tmpfs.into_iter().map(Extra::Tmpfs)).collect(),
+        read_only: files.read_only,
+        as_pid1: namespaces.as_pid1,
+        mounts: volumes.chain(files.tmpfs.into_iter().map(Extra::Tmpfs)).collect(),
         stop_timeout: None,
     })
+}
+
+/// Returns what `-e` and `--env-file` say, in the order in which it counts.
+fn environment(pairs: Vec<Pair>, files: &[PathBuf]) -> Result<Vec<OsString>, Failure> {
+    let mut env = Vec::new();
+    for file in files {
+        env.extend(env_file(file)?);
+    }
+    // After the files: what is said on the command line is the last word.
+    env.extend(
+        pairs
+            .into_iter()
+            .map(|pair| OsString::from(format!("{}={}", pair.name, pair.value))),
+    );
+    Ok(env)
 }
 
 /// Reads `NAME=VALUE` lines. Empty lines and those that begin with `#` are passed over; nothing is unquoted.

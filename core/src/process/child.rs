@@ -13,8 +13,7 @@ use crate::mounts::apply::Note;
 use crate::rootfs::scratch;
 use crate::sys::namespace::{self, Namespaces, Side};
 use crate::sys::process;
-use crate::sys::signal::{self, SignalSet};
-use crate::sys::{Errno, SysError, mount, place};
+use crate::sys::{SysError, mount, place};
 
 /// Becomes the container; tells the parent of the step that failed, where one does.
 ///
@@ -44,14 +43,14 @@ fn become_container(ready: &Prepared, mk: &OwnedFd, note: &mut Note) -> Result<I
     if ready.loopback {
         namespace::loopback_up().at(Step::Loopback)?;
     }
-    // While we still may go anywhere: a folder of root's may be where a user's command is to start. Files of the host
-    // are still open, so no link in the image may lead through one.
-    place::go_inside(&ready.workdir).at(Step::Workdir)?;
+    ready.program.go_to_workdir()?;
     if !ready.as_pid1 {
         split(ready, Namespaces::NOTHING)?;
+        // Not the reaper's, so that a signal to the command's group does not reach the reaper.
+        process::own_session().at(Step::Tether)?;
     }
-    give_up(ready)?;
-    execute(ready)
+    ready.program.give_up()?;
+    ready.program.execute()
 }
 
 fn tether(mk: &OwnedFd) -> Result<(), SysError> {
@@ -90,60 +89,4 @@ fn enter_root(ready: &Prepared, note: &mut Note) -> Result<(), Fault> {
     // After the last place was made in it.
     ready.mounts.finish(root.as_fd()).at(Step::ReadOnly)?;
     mount::enter_root(root.as_fd()).at(Step::Enter)
-}
-
-/// Gives up what the steps before needed.
-fn give_up(ready: &Prepared) -> Result<(), Fault> {
-    if !ready.as_pid1 {
-        // Not the reaper's, so that a signal to the command's group does not reach the reaper.
-        process::own_session().at(Step::Tether)?;
-    }
-    place::set_umask(0o022);
-    process::own_session_keyring().at(Step::Privileges)?;
-    // Needs a capability that the next calls take away.
-    process::bound_capabilities(ready.keep).at(Step::Privileges)?;
-    if let Some(groups) = &ready.groups {
-        process::set_groups(groups).at(Step::User)?;
-    }
-    process::become_user(ready.uid, ready.gid).at(Step::User)?;
-    let keep = if ready.uid == 0 {
-        ready.keep
-    } else {
-        process::CapabilitySet::empty()
-    };
-    process::set_capabilities(keep).at(Step::Privileges)?;
-    process::no_new_privileges().at(Step::Privileges)?;
-    process::keep_standard_files_only().at(Step::Standard)?;
-    signal::reset(ready.ignored).at(Step::Standard)?;
-    // The last: a signal that waited for us ends us as it would end the command.
-    signal::set_blocked(SignalSet::NONE).map(drop).at(Step::Standard)
-}
-
-/// Executes the first candidate that can be; the first that is there and cannot be is the one to tell of.
-fn execute(ready: &Prepared) -> Result<Infallible, Fault> {
-    let mut refused = None;
-    for (index, path) in ready.candidates.iter().enumerate() {
-        let errno = match place::is_inside(path) {
-            Ok(()) => process::exec(path, &ready.arguments, &ready.environment),
-            Err(errno) => errno,
-        };
-        let step = match errno {
-            Errno::NOENT if place::exists(path) => Step::Interpreter,
-            Errno::NOENT | Errno::NOTDIR => continue,
-            _ => Step::Exec,
-        };
-        refused = refused.or(Some((step, index, errno)));
-        if errno != Errno::ACCESS {
-            break;
-        }
-    }
-    let (step, index, errno) = refused.unwrap_or((Step::Exec, 0, Errno::NOENT));
-    Err(Fault {
-        step,
-        index: index as u32,
-        failed: SysError {
-            call: std::borrow::Cow::Borrowed("execve"),
-            errno,
-        },
-    })
 }

@@ -17,9 +17,12 @@ pub mod idmap;
 mod init;
 /// What must be ready before the clone.
 pub mod prepare;
+/// What the command becomes.
+pub mod program;
 
 pub use exit::{Step, StepError};
 pub use prepare::Prepared;
+pub use program::Program;
 
 /// A run that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -228,7 +231,7 @@ impl Drop for Child {
 impl Prepared {
     fn ignored_child(&self) -> SignalSet {
         let child = SignalSet::of(&[Signal::CHILD]);
-        if self.ignored.has(Signal::CHILD) {
+        if self.program.ignored.has(Signal::CHILD) {
             child
         } else {
             SignalSet::NONE
@@ -254,19 +257,7 @@ impl Prepared {
                 line.lines().next().unwrap_or_default().to_owned()
             }
             Step::HostName => shown(self.host_name.as_bytes()),
-            Step::Workdir => shown(self.workdir.as_bytes()),
-            Step::User => format!("{}, group {}", self.uid, self.gid),
-            Step::Exec | Step::Interpreter => {
-                let command = self.arguments.iter().next().map(|name| shown(name.to_bytes()));
-                let found = self.candidates.get(index).map(|path| shown(path.as_bytes()));
-                if step == Step::Interpreter {
-                    found.or(command)
-                } else {
-                    command
-                }
-                .unwrap_or_default()
-            }
-            _ => String::new(),
+            _ => self.program.object(step, index).unwrap_or_default(),
         }
     }
 }

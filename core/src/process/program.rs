@@ -1,0 +1,221 @@
+//! [`Program`]: what the command becomes, once it stands in the container: where it starts, as whom, with what. A run
+//! and whoever joins one end in the same calls.
+//!
+//! [`Program::new`] allocates and fails politely; the methods after it are called in the child, and keep to the stack.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+
+use super::Error;
+use super::exit::{At, Fault, Step};
+use crate::path::shown;
+use crate::spec::RunSpec;
+use crate::spec::user::Identity;
+use crate::sys::process::{self, CStrings, CapabilitySet};
+use crate::sys::signal::{self, SignalSet};
+use crate::sys::{Errno, SysError, place};
+
+/// What a container's root may do: Docker's list, less the making of device nodes.
+pub const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::AUDIT_WRITE)
+    .union(CapabilitySet::SETFCAP);
+
+/// A command ready to be executed.
+#[derive(Debug)]
+pub struct Program {
+    pub(super) workdir: CString,
+    pub(super) keep: CapabilitySet,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// `None` where the user namespace does not let anyone set groups.
+    pub(super) groups: Option<Vec<u32>>,
+    pub(super) candidates: Vec<CString>,
+    pub(super) arguments: CStrings,
+    pub(super) environment: CStrings,
+    /// Signals that mk does not pass on, because whoever started it has them ignored.
+    pub(super) ignored: SignalSet,
+}
+
+impl Program {
+    /// Makes what the command of `spec` needs, run by `identity`. `set_groups` says whether groups can be set.
+    pub fn new(spec: &RunSpec, identity: &Identity, set_groups: bool) -> Result<Self, Error> {
+        let mut environment = spec.env.clone();
+        environment
+            .entry("HOME".into())
+            .or_insert_with(|| identity.home.clone().into());
+        let path = environment.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+        let command = spec
+            .command
+            .first()
+            .map_or(OsStr::new(""), |name| name.as_os_str());
+        let entries = environment.iter().map(|(name, value)| {
+            c_string(
+                "an environment entry",
+                [name.as_bytes(), b"=", value.as_bytes()].concat(),
+            )
+        });
+        let arguments = spec
+            .command
+            .iter()
+            .map(|text| c_string("an argument", text.as_bytes()));
+        Ok(Self {
+            workdir: c_string("the working directory", spec.workdir.as_bytes())?,
+            keep: KEPT,
+            uid: identity.uid,
+            gid: identity.gid,
+            groups: set_groups.then(|| identity.groups.clone()),
+            candidates: candidates(command, &path)?,
+            arguments: CStrings::new(arguments.collect::<Result<_, _>>()?),
+            environment: CStrings::new(entries.collect::<Result<_, _>>()?),
+            ignored: signal::ignored(),
+        })
+    }
+
+    /// Goes to where the command starts, while that can be anywhere: a folder of root's may be where a user's command
+    /// is to start. Files of the host may still be open, so no link in the image may lead through one.
+    pub(super) fn go_to_workdir(&self) -> Result<(), Fault> {
+        place::go_inside(&self.workdir).at(Step::Workdir)
+    }
+
+    /// Gives up what the steps before needed.
+    pub(super) fn give_up(&self) -> Result<(), Fault> {
+        place::set_umask(0o022);
+        process::own_session_keyring().at(Step::Privileges)?;
+        // Needs a capability that the next calls take away.
+        process::bound_capabilities(self.keep).at(Step::Privileges)?;
+        if let Some(groups) = &self.groups {
+            process::set_groups(groups).at(Step::User)?;
+        }
+        process::become_user(self.uid, self.gid).at(Step::User)?;
+        let keep = if self.uid == 0 {
+            self.keep
+        } else {
+            CapabilitySet::empty()
+        };
+        process::set_capabilities(keep).at(Step::Privileges)?;
+        process::no_new_privileges().at(Step::Privileges)?;
+        process::keep_standard_files_only().at(Step::Standard)?;
+        signal::reset(self.ignored).at(Step::Standard)?;
+        // The last: a signal that waited for us ends us as it would end the command.
+        signal::set_blocked(SignalSet::NONE).map(drop).at(Step::Standard)
+    }
+
+    /// Executes the first candidate that can be; the first that is there and cannot be is the one to tell of.
+    pub(super) fn execute(&self) -> Result<Infallible, Fault> {
+        let mut refused = None;
+        for (index, path) in self.candidates.iter().enumerate() {
+            let errno = match place::is_inside(path) {
+                Ok(()) => process::exec(path, &self.arguments, &self.environment),
+                Err(errno) => errno,
+            };
+            let step = match errno {
+                Errno::NOENT if place::exists(path) => Step::Interpreter,
+                Errno::NOENT | Errno::NOTDIR => continue,
+                _ => Step::Exec,
+            };
+            refused = refused.or(Some((step, index, errno)));
+            if errno != Errno::ACCESS {
+                break;
+            }
+        }
+        let (step, index, errno) = refused.unwrap_or((Step::Exec, 0, Errno::NOENT));
+        Err(Fault {
+            step,
+            index: index as u32,
+            failed: SysError {
+                call: std::borrow::Cow::Borrowed("execve"),
+                errno,
+            },
+        })
+    }
+
+    /// Returns what a failed step of this program's was about; nothing where the step is not one of its own.
+    pub(super) fn object(&self, step: Step, index: usize) -> Option<String> {
+        Some(match step {
+            Step::Workdir => shown(self.workdir.as_bytes()),
+            Step::User => format!("{}, group {}", self.uid, self.gid),
+            Step::Exec | Step::Interpreter => {
+                let command = self.arguments.iter().next().map(|name| shown(name.to_bytes()));
+                let found = self.candidates.get(index).map(|path| shown(path.as_bytes()));
+                if step == Step::Interpreter {
+                    found.or(command)
+                } else {
+                    command
+                }
+                .unwrap_or_default()
+            }
+            _ => return None,
+        })
+    }
+}
+
+pub(super) fn c_string(what: &'static str, bytes: impl Into<Vec<u8>>) -> Result<CString, Error> {
+    CString::new(bytes).map_err(|nul| Error::Nul {
+        what,
+        text: shown(&nul.into_vec()),
+    })
+}
+
+/// Returns where `command` may be: as it is where it holds a slash, else in each folder of `path` (execvp(3)).
+fn candidates(command: &OsStr, path: &OsStr) -> Result<Vec<CString>, Error> {
+    let command = command.as_bytes();
+    if command.contains(&b'/') {
+        return Ok(vec![c_string("the command", command)?]);
+    }
+    if command.is_empty() {
+        return Ok(Vec::new());
+    }
+    let folders = path.as_bytes().split(|&byte| byte == b':');
+    folders
+        .map(|folder| {
+            // An empty folder means the working directory.
+            let folder = if folder.is_empty() {
+                b".".as_slice()
+            } else {
+                folder
+            };
+            c_string("the command", [folder, b"/", command].concat())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(command: &str, path: &str) -> Vec<String> {
+        candidates(OsStr::new(command), OsStr::new(path))
+            .unwrap()
+            .into_iter()
+            .map(|path| path.into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_command_is_looked_for_along_the_path() {
+        assert_eq!(found("ls", "/usr/bin:/bin"), ["/usr/bin/ls", "/bin/ls"]);
+        assert_eq!(found("ls", "/bin:"), ["/bin/ls", "./ls"]);
+        assert_eq!(found("/bin/ls", "/usr/bin"), ["/bin/ls"]);
+        assert_eq!(found("./ls", "/usr/bin"), ["./ls"]);
+        assert_eq!(found("", "/usr/bin"), [""; 0]);
+    }
+
+    #[test]
+    fn a_container_s_root_can_neither_mount_nor_make_nodes() {
+        assert!(
+            !KEPT.intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD | CapabilitySet::SYS_PTRACE)
+        );
+        assert_eq!(KEPT.bits().count_ones(), 13);
+    }
+}
