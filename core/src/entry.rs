@@ -49,6 +49,41 @@ pub struct Content {
     pub size: u64,
 }
 
+/// What a writable layer did to the layers below it. A folder comes before what is in it; of one path there is at most
+/// one [`Change::Cleared`] or [`Change::Moved`], and that before its entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change<B> {
+    /// This is there, in the place of what was; a folder stays joined with the folder below.
+    There(Entry<B>),
+    /// Nothing is there any more.
+    Gone(TreePath),
+    /// What the layers below have in this folder is no longer seen.
+    Cleared(TreePath),
+    /// What the layers below have in the folder `from` is seen in this folder, in the place of what they have there.
+    Moved {
+        /// The folder as it is named now.
+        path: TreePath,
+        /// The folder of the layers below.
+        from: TreePath,
+    },
+    /// A regular file that holds what `from` holds in the layers below, with metadata of its own.
+    Redressed {
+        /// Where it is.
+        path: TreePath,
+        /// What it carries now.
+        meta: Meta,
+        /// The file of the layers below.
+        from: TreePath,
+    },
+    /// A socket, which no image keeps.
+    Socket {
+        /// Where it is.
+        path: TreePath,
+        /// What it carries.
+        meta: Meta,
+    },
+}
+
 impl<B> Entry<B> {
     /// Returns the same entry with its file content, if it is a file, turned into another kind of content.
     pub fn try_map<C, E>(self, turn: impl FnOnce(B, &Meta) -> Result<C, E>) -> Result<Entry<C>, E> {

@@ -128,6 +128,15 @@ impl TreePath {
         }
     }
 
+    /// Returns where this path is once what was `from` is `to`; itself where it does not lie in there.
+    pub fn rebased(&self, from: &Self, to: &Self) -> Result<Self, BadPath> {
+        if !self.is_within(from) || self == from {
+            return Ok(if self == from { to.clone() } else { self.clone() });
+        }
+        let cut = if from.is_root() { 0 } else { from.0.len() + 1 };
+        to.join_path(&Self(self.0[cut..].into()))
+    }
+
     /// Whether this path is `folder` or lies below it.
     pub fn is_within(&self, folder: &Self) -> bool {
         folder.is_root()

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::store::{Error, Image, ImageId, Lease, Result, Store};
 
+/// The writable layer → what it changed.
+pub mod capture;
 /// Tree → folder.
 pub mod checkout;
 /// The writable layer on top.

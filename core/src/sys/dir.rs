@@ -37,6 +37,12 @@ impl Dir {
             .map(File::from)
     }
 
+    /// Opens `path`, whatever it is but a symbolic link to follow, as a place only (`O_PATH`): neither a named pipe nor a
+    /// device notices.
+    pub fn open_place(&self, path: impl AsRef<Path>) -> Result<OwnedFd, SysError> {
+        self.open_below(path.as_ref(), OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
+    }
+
     /// Makes the file `path`, which must not exist, and opens it for reading and writing. The umask applies to `mode`.
     pub fn create_file(&self, path: impl AsRef<Path>, mode: u16) -> Result<File, SysError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;

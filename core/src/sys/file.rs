@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use rustix::fs::{self, FileType, FlockOperation, Gid, Mode, Uid};
+use rustix::fs::{self, FileType, FlockOperation, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::SysError;
@@ -30,6 +30,21 @@ pub struct Stat {
     pub mtime_nanos: u32,
     /// Filesystem and number: two names with equal ones are one file.
     pub inode: (u64, u64),
+    /// Whether it has more names than one (or, a folder, others in it).
+    pub linked: bool,
+    /// Which device it is a node of, where it is one.
+    pub device: Option<Device>,
+}
+
+/// What a device node stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Device {
+    /// Block device, else character device.
+    pub block: bool,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
 }
 
 /// What a file on disk is.
@@ -45,6 +60,18 @@ pub enum FileKind {
     Fifo,
     /// A device or a socket.
     Other,
+}
+
+/// Opens for reading the very file that `handle` is a place of (`O_PATH`): nothing can have taken its name since.
+pub fn reopen(handle: impl AsFd) -> Result<std::fs::File, SysError> {
+    let path = format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd());
+    fs::open(
+        path.as_str(),
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY,
+        Mode::empty(),
+    )
+    .map(std::fs::File::from)
+    .map_err(|errno| SysError::new(errno, format_args!("open({path:?}), which is {}", shown(&handle))))
 }
 
 /// What a file lock keeps others from.
@@ -238,8 +265,14 @@ impl From<FileType> for FileKind {
 
 impl From<fs::Stat> for Stat {
     fn from(stat: fs::Stat) -> Self {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let device = matches!(kind, FileType::BlockDevice | FileType::CharacterDevice).then(|| Device {
+            block: kind == FileType::BlockDevice,
+            major: fs::major(stat.st_rdev),
+            minor: fs::minor(stat.st_rdev),
+        });
         Self {
-            kind: FileType::from_raw_mode(stat.st_mode).into(),
+            kind: kind.into(),
             mode: (stat.st_mode & 0o7777) as u16,
             uid: stat.st_uid,
             gid: stat.st_gid,
@@ -247,6 +280,8 @@ impl From<fs::Stat> for Stat {
             mtime: stat.st_mtime,
             mtime_nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
             inode: (stat.st_dev, stat.st_ino),
+            linked: stat.st_nlink > 1,
+            device,
         }
     }
 }

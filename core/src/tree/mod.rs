@@ -9,6 +9,7 @@ use crate::path::TreePath;
 
 pub mod accounts;
 pub mod apply;
+pub mod diff;
 pub mod encode;
 
 /// A whole filesystem: every path with what is there. The root is always in it, and so is every parent of a path.
@@ -83,6 +84,15 @@ impl Tree {
     /// Returns every path with its node, sorted by the bytes of the path: a folder comes before what is in it.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&TreePath, &Node)> {
         self.nodes.iter()
+    }
+
+    /// Returns `path` and every path below it with its node, sorted.
+    pub fn within<'a>(&'a self, path: &'a TreePath) -> impl Iterator<Item = (&'a TreePath, &'a Node)> {
+        // What is below `a` sorts as `a/…`; `a-b` may stand between `a` and `a/…`, so look past such neighbours.
+        self.nodes
+            .range(path..)
+            .take_while(|(other, _)| other.as_bytes().starts_with(path.as_bytes()))
+            .filter(|(other, _)| other.is_within(path))
     }
 
     /// Returns what is at `path`, without following links.
