@@ -61,6 +61,9 @@ pub mod net;
 /// Mounts → a running program → an exit status.
 pub mod process;
 
+/// What is known of a container from outside: its folder, its lock, its log.
+pub mod container;
+
 /// Recipe → image: the first of the two journeys.
 pub mod assemble;
 

@@ -25,6 +25,21 @@ impl Dir {
             .map_err(|errno| SysError::new(errno, format_args!("open({path:?}, O_DIRECTORY)")))
     }
 
+    /// Opens the folder at `path` on the host; what the last name of it says must be a folder itself, and no symlink.
+    pub fn open_itself(path: &Path) -> Result<Self, SysError> {
+        // A slash at the end would have a link followed all the same (path_resolution(7)).
+        let path: PathBuf = path.components().collect();
+        fs::open(&path, FOLDER | OFlags::NOFOLLOW, Mode::empty())
+            .map(Self)
+            .map_err(|errno| SysError::new(errno, format_args!("open({path:?}, O_DIRECTORY | O_NOFOLLOW)")))
+    }
+
+    /// Makes the folder `path` of the host. The umask applies to `mode`.
+    pub fn make(path: &Path, mode: u16) -> Result<(), SysError> {
+        fs::mkdir(path, bits(mode))
+            .map_err(|errno| SysError::new(errno, format_args!("mkdir({path:?}, {mode:04o})")))
+    }
+
     /// Opens the folder at `path`.
     pub fn open_dir(&self, path: impl AsRef<Path>) -> Result<Self, SysError> {
         self.open_below(path.as_ref(), FOLDER, Mode::empty()).map(Self)
@@ -457,6 +472,21 @@ mod tests {
         }
         assert!(outer.stat("secret").is_ok());
         assert_eq!(outer.list().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_link_is_no_folder_itself() {
+        let (temp, outer) = folder();
+        outer.make_dir("in", 0o755).unwrap();
+        outer.symlink(b"in", "link").unwrap();
+        assert!(Dir::open_itself(&temp.path().join("in/")).is_ok());
+        assert!(Dir::open(&temp.path().join("link")).is_ok());
+        for path in ["link", "link/", "link/."] {
+            assert!(
+                Dir::open_itself(&temp.path().join(path)).is_err(),
+                "{path} was opened"
+            );
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub mod file;
 pub mod mount;
 /// Namespaces: clone, unshare, id maps, and the two settings of fresh ones.
 pub mod namespace;
+/// Handles on processes that this one did not start.
+pub mod pidfd;
 /// What a mount or a file goes onto: opened and made below a handle, without allocating.
 pub mod place;
 /// What this kernel can do.

@@ -1,0 +1,59 @@
+//! Handles on processes that this one did not start: opened by number, told apart by when they were started.
+
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::{Call, Errno, SysError};
+
+/// Opens a handle on the process `pid`; `None` where there is none (pidfd_open(2), Linux 5.3).
+pub fn open(pid: i32) -> Result<Option<OwnedFd>, SysError> {
+    let Some(number) = Pid::from_raw(pid).filter(|_| pid > 0) else {
+        return Ok(None);
+    };
+    match pidfd_open(number, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => Ok(None),
+        opened => opened.map(Some).call_with(|| format!("pidfd_open({pid})")),
+    }
+}
+
+/// Returns when the process `pid` was started, in clock ticks since the boot; `None` where there is none, or /proc does
+/// not show it.
+pub fn start_of(pid: i32) -> Option<u64> {
+    let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    start_in(&stat)
+}
+
+/// Returns the number of this process.
+pub fn own() -> i32 {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+/// Reads field 22 of proc_pid_stat(5). The second field is the program's name, in which anything may stand.
+fn start_in(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_pretend_to_be_a_time() {
+        let stat = "7 (a) S 1 1 1 0 -1 1 1 1 1 1 1 1 1 1 20 0 1 0 666) S 1 2 3 0 -1 4 5 6 7 8 9 10 11 12 20 0 1 0 4711 14 15\n";
+        assert_eq!(start_in(stat), Some(4711));
+        assert_eq!(start_in("7 (a"), None);
+        assert_eq!(start_in("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_can_be_opened_and_nobody_s_cannot() {
+        assert!(open(own()).unwrap().is_some());
+        assert!(start_of(own()).is_some_and(|start| start > 0));
+        for pid in [0, -1, i32::MAX] {
+            assert!(open(pid).unwrap().is_none(), "{pid}");
+            assert_eq!(start_of(pid), None);
+        }
+    }
+}
