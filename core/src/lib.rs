@@ -64,6 +64,9 @@ pub mod process;
 /// What is known of a container from outside: its folder, its lock, its log.
 pub mod container;
 
+/// What a running container uses: its processes, and what they take.
+pub mod usage;
+
 /// Recipe → image: the first of the two journeys.
 pub mod assemble;
 

@@ -129,6 +129,13 @@ impl Id {
     }
 }
 
+/// Returns what passwd(5) calls the user `uid`.
+pub fn name_of(uid: u32, passwd: &[u8]) -> Option<&[u8]> {
+    accounts(passwd)
+        .find(|account| account.uid == uid)
+        .map(|account| account.name)
+}
+
 /// Reads an id: digits only. The greatest number means "none" to the kernel and is no id.
 fn number(text: &[u8]) -> Option<u32> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);

@@ -3,7 +3,7 @@
 
 use std::ffi::CStr;
 use std::fmt;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::libc;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
@@ -18,6 +18,8 @@ pub struct Namespaces(u64);
 impl Namespaces {
     /// No namespace of its own.
     pub const NOTHING: Self = Self(0);
+    /// Users: what ids and privileges mean.
+    pub const USER: Self = Self(libc::CLONE_NEWUSER as u64);
     /// Mounts.
     pub const MOUNT: Self = Self(libc::CLONE_NEWNS as u64);
     /// Host name.
@@ -31,7 +33,8 @@ impl Namespaces {
     /// Network interfaces, routes, sockets.
     pub const NET: Self = Self(libc::CLONE_NEWNET as u64);
 
-    const NAMES: [(Self, &str); 6] = [
+    const NAMES: [(Self, &str); 7] = [
+        (Self::USER, "user"),
         (Self::MOUNT, "mount"),
         (Self::UTS, "uts"),
         (Self::IPC, "ipc"),
@@ -61,6 +64,47 @@ impl fmt::Display for Namespaces {
             .collect();
         f.write_str(&names.join(", "))
     }
+}
+
+/// The files below `/proc/<pid>/ns` that stand for namespaces.
+const FILES: [(Namespaces, &str); 7] = [
+    (Namespaces::USER, "user"),
+    (Namespaces::MOUNT, "mnt"),
+    (Namespaces::UTS, "uts"),
+    (Namespaces::IPC, "ipc"),
+    (Namespaces::PID, "pid"),
+    (Namespaces::CGROUP, "cgroup"),
+    (Namespaces::NET, "net"),
+];
+
+/// Returns what tells the namespace `file` (such as `pid`) of the process `pid` from all others. Takes the right to
+/// look into the process (ptrace(2), `PTRACE_MODE_READ_FSCREDS`).
+pub fn number(pid: i32, file: &str) -> Result<(u64, u64), SysError> {
+    let path = format!("/proc/{pid}/ns/{file}");
+    let stat =
+        fs::statat(fs::CWD, path.as_str(), AtFlags::empty()).call_with(|| format!("stat({path:?})"))?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// Returns the namespaces in which the process `pid` is, and this one is not.
+pub fn apart(pid: i32) -> Result<Namespaces, SysError> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mut apart = Namespaces::NOTHING;
+    for (namespace, file) in FILES {
+        if number(pid, file)? != number(own, file)? {
+            apart = apart.with(namespace);
+        }
+    }
+    Ok(apart)
+}
+
+/// Moves this process, which must have one thread, into the `namespaces` of the process behind `handle`, all at once
+/// or none (setns(2), Linux 5.8). Root and working folder become those of the mount namespace; the PID namespace is
+/// that of children only.
+pub fn join(handle: BorrowedFd<'_>, namespaces: Namespaces) -> Result<(), SysError> {
+    // SAFETY: the handle is open; nothing of this process's memory is touched.
+    let returned = unsafe { libc::syscall(libc::SYS_setns, handle.as_raw_fd(), namespaces.0) };
+    checked(returned).map(drop).call("setns")
 }
 
 /// Which side of a clone this is.
@@ -97,11 +141,21 @@ struct CloneArgs {
 ///
 /// Where the caller has more than one thread, the child must not allocate: another thread may hold the heap's lock.
 pub fn clone(namespaces: Namespaces) -> Result<Side, SysError> {
+    clone_with(namespaces.0, libc::SIGCHLD)
+}
+
+/// Makes a copy of this process beside it: a child of its parent's, which must be waited for there.
+pub fn clone_sibling() -> Result<Side, SysError> {
+    // What tells the parent of its end is what tells it of ours.
+    clone_with(libc::CLONE_PARENT as u64, 0)
+}
+
+fn clone_with(flags: u64, exit_signal: libc::c_int) -> Result<Side, SysError> {
     let mut handle: libc::c_int = -1;
     let args = CloneArgs {
-        flags: namespaces.0 | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64,
         pidfd: (&raw mut handle) as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        exit_signal: exit_signal as u64,
         ..CloneArgs::default()
     };
     // SAFETY: without CLONE_VM this is a fork: the child goes on with its own copy of this stack. `args` has the size
