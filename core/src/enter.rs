@@ -160,7 +160,7 @@ pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, plan: Plan) -> Result<Ended, Er
         plan.set_groups,
     )?;
     let child = process::spawn(ready)?;
-    Ok(Ended(child.wait()?))
+    Ok(Ended(child.wait(&mut ())?))
 }
 
 fn make_scratch_folder(store: &Path) -> io::Result<()> {

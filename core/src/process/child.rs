@@ -1,14 +1,15 @@
 //! The child, from clone to exec: a list of steps, one call each, with what must not be moved said beside it.
 //!
-//! Nothing in here allocates: all texts were made by `prepare`, and a failure goes back through a pipe as numbers and
+//! Nothing in here allocates: all texts were made by `prepare`, and a failure goes back on a channel as numbers and
 //! names that are part of the program.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::exit::{At, Fault, Report, Step};
+use super::exit::{At, Fault, Step};
 use super::init;
 use super::prepare::Prepared;
+use super::report::Reporter;
 use crate::mounts::apply::Note;
 use crate::rootfs::scratch;
 use crate::sys::namespace::{self, Namespaces, Side};
@@ -18,19 +19,22 @@ use crate::sys::{SysError, mount, place};
 /// Becomes the container; tells the parent of the step that failed, where one does.
 ///
 /// `tether` hangs up when mk ends; `report` is closed by a successful exec.
-pub(super) fn run(ready: &Prepared, tether: OwnedFd, report: OwnedFd) -> ! {
+pub(super) fn run(ready: &Prepared, tether: OwnedFd, report: Reporter) -> ! {
     let mut note = Note::new();
-    let fault = match become_container(ready, &tether, &mut note) {
+    let fault = match become_container(ready, &tether, &report, &mut note) {
         Ok(never) => match never {},
         Err(fault) => fault,
     };
-    let mut bytes = [0; Report::SIZE];
-    let length = Report::encode(&fault, &note, &mut bytes);
-    let _ = process::write(&report, &bytes[..length]);
+    report.fault(&fault, &note);
     process::exit_now(super::exit::MK_FAILED.into())
 }
 
-fn become_container(ready: &Prepared, mk: &OwnedFd, note: &mut Note) -> Result<Infallible, Fault> {
+fn become_container(
+    ready: &Prepared,
+    mk: &OwnedFd,
+    report: &Reporter,
+    note: &mut Note,
+) -> Result<Infallible, Fault> {
     // Before anything else: if the parent is already gone, nobody will end us.
     tether(mk).at(Step::Tether)?;
     // The command at pid 1 may give up the tether (a change of user does); a reaper above it cannot.
@@ -48,6 +52,9 @@ fn become_container(ready: &Prepared, mk: &OwnedFd, note: &mut Note) -> Result<I
         split(ready, Namespaces::NOTHING)?;
         // Not the reaper's, so that a signal to the command's group does not reach the reaper.
         process::own_session().at(Step::Tether)?;
+    }
+    if ready.tells_command {
+        report.command().at(Step::Split)?;
     }
     ready.program.give_up()?;
     ready.program.execute()

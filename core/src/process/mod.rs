@@ -19,10 +19,13 @@ mod init;
 pub mod prepare;
 /// What the command becomes.
 pub mod program;
+mod report;
 
 pub use exit::{Step, StepError};
 pub use prepare::Prepared;
 pub use program::Program;
+
+use report::{Listener, Told};
 
 /// A run that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,26 @@ impl Error {
     }
 }
 
+/// What a command prints to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output, and all that a terminal of the container's shows.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Gets what a command prints, where that does not go to files of the caller's.
+pub trait Output {
+    /// Takes `bytes`, which the command wrote to `stream`: as they came, cut anywhere.
+    fn take(&mut self, stream: Stream, bytes: &[u8]);
+}
+
+/// Lets it go: for runs that print to the caller's own files.
+impl Output for () {
+    fn take(&mut self, _: Stream, _: &[u8]) {}
+}
+
 /// A container that was started. It ends when this is dropped, and when mk ends in whatever way.
 #[derive(Debug)]
 pub struct Child {
@@ -72,19 +95,22 @@ pub struct Child {
     ends: Ends,
     incoming: Incoming,
     blocked_before: SignalSet,
+    phase: Phase,
+    kill_at: Option<Instant>,
 }
 
 /// What the parent holds of the child.
 #[derive(Debug)]
 struct Ends {
     handle: OwnedFd,
-    /// A failed step comes out of it; a successful exec ends it.
-    report: OwnedFd,
+    /// The process id of the command, else of the outermost process of the container.
+    pid: i32,
+    report: Listener,
     /// Nothing is ever written to it: that the kernel closes it when mk ends is the message.
     _tether: OwnedFd,
 }
 
-/// Starts what was prepared. Signals are held back from here until [`Child::wait`] returns.
+/// Starts what was prepared. Signals are held back from here until the [`Child`] is gone.
 pub fn spawn(ready: Prepared) -> Result<Child, Error> {
     // A caller may have children reaped unseen; then nobody could tell how ours ended.
     signal::reset(ready.ignored_child())?;
@@ -95,6 +121,8 @@ pub fn spawn(ready: Prepared) -> Result<Child, Error> {
             ends,
             incoming,
             blocked_before,
+            phase: Phase::Starting,
+            kill_at: None,
         }),
         Err(failed) => {
             signal::set_blocked(blocked_before)?;
@@ -109,11 +137,12 @@ pub fn spawn(ready: Prepared) -> Result<Child, Error> {
 fn start(ready: &Prepared) -> Result<(Ends, Incoming), SysError> {
     let incoming = Incoming::open(ready.forwarded())?;
     let (tethered, tether) = process::pipe()?;
-    let (report, reported) = process::pipe()?;
+    let (report, reported) = report::channel(ready.tells_command)?;
     match namespace::clone(ready.namespaces)? {
-        Side::Parent { handle, .. } => {
+        Side::Parent { pid, handle } => {
             let ends = Ends {
                 handle,
+                pid,
                 report,
                 _tether: tether,
             };
@@ -131,6 +160,7 @@ fn start(ready: &Prepared) -> Result<(Ends, Incoming), SysError> {
 const SETUP_GRACE: Duration = Duration::from_secs(1);
 
 /// What the parent knows of the child.
+#[derive(Debug)]
 enum Phase {
     /// It is still being set up.
     Starting,
@@ -138,58 +168,77 @@ enum Phase {
     Running,
     /// A step failed; it is about to end.
     Failed(Error),
+    /// It has ended.
+    Ended(Ending),
 }
 
 impl Child {
-    /// Waits for the end of the command, and passes on to it the signals that mk gets meanwhile.
-    pub fn wait(self) -> Result<Ending, Error> {
-        let ended = self.follow();
-        signal::set_blocked(self.blocked_before)?;
-        ended
+    /// Waits until the command was executed, and returns its process id as the caller sees it, where the run was
+    /// prepared to tell it ([`Prepared::tell_command`]), else that of the outermost process of the container. Fails
+    /// where a step of the set-up did. Signals that come meanwhile are passed on.
+    pub fn started(&mut self) -> Result<i32, Error> {
+        while let Phase::Starting = self.phase {
+            self.turn()?;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Running) {
+            Phase::Failed(error) => Err(error),
+            other => {
+                self.phase = other;
+                Ok(self.ends.pid)
+            }
+        }
     }
 
-    fn follow(&self) -> Result<Ending, Error> {
-        let mut phase = Phase::Starting;
-        let mut kill_at: Option<Instant> = None;
+    /// Waits for the end of the command, and passes on to it the signals that mk gets meanwhile; `output` gets what
+    /// the command prints, where that does not go to files of the caller's.
+    pub fn wait(mut self, _output: &mut dyn Output) -> Result<Ending, Error> {
+        self.started()?;
         loop {
-            let left = kill_at.map(|at| at.saturating_duration_since(Instant::now()));
-            let ended = self.ends.handle.as_fd();
-            let [ended, came, told] = match phase {
-                Phase::Starting => {
-                    process::poll([ended, self.incoming.as_fd(), self.ends.report.as_fd()], left)?
-                }
-                _ => {
-                    let [ended, came] = process::poll([ended, self.incoming.as_fd()], left)?;
-                    [ended, came, false]
-                }
+            if let Phase::Ended(ending) = self.phase {
+                return Ok(ending);
+            }
+            self.turn()?;
+        }
+    }
+
+    /// Waits until something happens, and reacts to it.
+    fn turn(&mut self) -> Result<(), Error> {
+        let left = self
+            .kill_at
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        let ended = self.ends.handle.as_fd();
+        let [ended, came, told] = match self.phase {
+            Phase::Starting => process::poll([ended, self.incoming.as_fd(), self.ends.report.as_fd()], left)?,
+            _ => {
+                let [ended, came] = process::poll([ended, self.incoming.as_fd()], left)?;
+                [ended, came, false]
+            }
+        };
+        if told {
+            self.listen()?;
+        }
+        if came && let Some(signal) = self.incoming.next() {
+            self.pass_on(signal);
+        }
+        // What it told is heard first: it is why it ended.
+        if ended && !told {
+            self.phase = Phase::Ended(process::wait(self.ends.handle.as_fd())?);
+        } else if left == Some(Duration::ZERO) {
+            // A process 1 has no default reactions: without a handler of its own it does not notice (kill(2)).
+            let _ = signal::send(self.ends.handle.as_fd(), Signal::KILL);
+            self.kill_at = None;
+        }
+        Ok(())
+    }
+
+    fn pass_on(&mut self, signal: Signal) {
+        // It may have ended meanwhile.
+        let _ = signal::send(self.ends.handle.as_fd(), signal);
+        if signal.asks_to_end() && self.kill_at.is_none() {
+            self.kill_at = match self.phase {
+                Phase::Starting => Instant::now().checked_add(SETUP_GRACE),
+                _ => self.stop_at(),
             };
-            if told {
-                phase = self.listen()?;
-                // Whoever was asked to end can hear it now, and a process 1 has its own time to do so.
-                kill_at = kill_at.and_then(|_| self.stop_at());
-            }
-            if came && let Some(signal) = self.incoming.next() {
-                // It may have ended meanwhile.
-                let _ = signal::send(self.ends.handle.as_fd(), signal);
-                if signal.asks_to_end() && kill_at.is_none() {
-                    kill_at = match phase {
-                        Phase::Starting => Instant::now().checked_add(SETUP_GRACE),
-                        _ => self.stop_at(),
-                    };
-                }
-            }
-            if ended && !told {
-                let ending = process::wait(self.ends.handle.as_fd())?;
-                return match phase {
-                    Phase::Failed(error) => Err(error),
-                    _ => Ok(ending),
-                };
-            }
-            if left == Some(Duration::ZERO) && kill_at.is_some() {
-                // A process 1 has no default reactions: without a handler of its own it does not notice (kill(2)).
-                let _ = signal::send(self.ends.handle.as_fd(), Signal::KILL);
-                kill_at = None;
-            }
         }
     }
 
@@ -199,32 +248,44 @@ impl Child {
         Instant::now().checked_add(timeout)
     }
 
-    /// Hears from the child: the end of the pipe means that the command runs, bytes that a step failed.
-    fn listen(&self) -> Result<Phase, Error> {
-        let mut bytes = [0; exit::Report::SIZE];
-        let got = process::read(&self.ends.report, &mut bytes)?;
-        let Some((step, index, failed, note)) = exit::Report::decode(&bytes[..got]) else {
-            return Ok(Phase::Running);
+    /// Hears from the child while it sets the container up.
+    fn listen(&mut self) -> Result<(), Error> {
+        let (step, index, failed, note) = match self.ends.report.listen()? {
+            Told::Command(pid) => {
+                self.ends.pid = pid;
+                return Ok(());
+            }
+            Told::Terminal(_) => return Ok(()),
+            Told::Nothing => {
+                self.phase = Phase::Running;
+                // Whoever was asked to end can hear it now, and a process 1 has its own time to do so.
+                self.kill_at = self.kill_at.and_then(|_| self.stop_at());
+                return Ok(());
+            }
+            Told::Failed(step, index, failed, note) => (step, index, failed, note),
         };
-        if let Some(too_old) = probe::explain(&failed) {
-            return Ok(Phase::Failed(too_old.into()));
-        }
-        let object = self.ready.object(step, index as usize);
-        let error = StepError {
-            step,
-            object,
-            note,
-            failed,
+        let error = match probe::explain(&failed) {
+            Some(too_old) => too_old.into(),
+            None => StepError {
+                step,
+                object: self.ready.object(step, index as usize),
+                note,
+                failed,
+            }
+            .into(),
         };
-        Ok(Phase::Failed(error.into()))
+        self.phase = Phase::Failed(error);
+        Ok(())
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Both fail where it has been waited for, which is the usual case.
-        let _ = signal::send(self.ends.handle.as_fd(), Signal::KILL);
-        let _ = process::wait(self.ends.handle.as_fd());
+        if !matches!(self.phase, Phase::Ended(_)) {
+            let _ = signal::send(self.ends.handle.as_fd(), Signal::KILL);
+            let _ = process::wait(self.ends.handle.as_fd());
+        }
+        let _ = signal::set_blocked(self.blocked_before);
     }
 }
 

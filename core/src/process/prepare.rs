@@ -29,6 +29,8 @@ pub struct Prepared {
     pub(super) host_name: CString,
     pub(super) loopback: bool,
     pub(super) program: Program,
+    /// Whether somebody wants to know the command's process id.
+    pub(super) tells_command: bool,
 }
 
 /// Returns the namespaces of a run with this `network`.
@@ -68,9 +70,17 @@ impl Prepared {
             host_name: c_string("the host name", spec.hostname.as_bytes())?,
             loopback: spec.network == Network::None,
             program: Program::new(spec, identity, set_groups)?,
+            tells_command: false,
             table,
             rootfs,
         })
+    }
+
+    /// Has [`super::Child::started`] return the process id of the command; costs two system calls.
+    #[must_use]
+    pub fn tell_command(mut self) -> Self {
+        self.tells_command = true;
+        self
     }
 
     /// What is passed on to the command: all that was not ignored when mk was started.

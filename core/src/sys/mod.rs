@@ -9,6 +9,8 @@ use std::fmt;
 
 pub use rustix::io::Errno;
 
+/// Messages between two processes, with open files in them.
+pub mod channel;
 /// Files below a directory handle.
 pub mod dir;
 /// What is kept about one file besides its bytes.
