@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Verify(Verify),
     Export(Export),
     Lock(Lock),
+    Doctor(Doctor),
     Completions(Completions),
     Schema(Schema),
 }
@@ -309,6 +310,23 @@ pub(crate) struct Lock {
     pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) talk: TalkArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Say what works on this machine, what does not, and what would enable it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Tries what a run does, as this user, and changes nothing. Exits with 1 where
+`mk run` cannot work.
+
+Examples:
+  mk doctor
+  mk doctor --json | jq '.findings[] | select(.verdict != \"ok\")'")]
+pub(crate) struct Doctor {
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }

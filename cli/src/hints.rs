@@ -246,7 +246,7 @@ fn of_ids(error: &idmap::Error) -> Option<String> {
 }
 
 /// How to allow user namespaces where something forbids them.
-fn of_reason(reason: Reason) -> &'static str {
+pub(crate) fn of_reason(reason: Reason) -> &'static str {
     match reason {
         Reason::AppArmor => {
             "Ubuntu 23.10 and later: `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or an AppArmor \

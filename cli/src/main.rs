@@ -4,6 +4,7 @@ mod args;
 mod command;
 mod hints;
 mod progress;
+mod remedy;
 mod report;
 mod settings;
 mod ui;

@@ -72,3 +72,6 @@ pub mod assemble;
 
 /// Image + RunSpec → exit status: the second.
 pub mod enter;
+
+/// What this kernel, this user and this machine can do.
+pub mod doctor;

@@ -2,6 +2,7 @@
 
 mod build;
 mod completions;
+mod doctor;
 mod export;
 pub(crate) mod find;
 mod images;
@@ -145,6 +146,7 @@ pub(crate) fn call(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Export(args) => export::call(&args, context),
         Command::Gc(args) => stored::collect(&args, context),
         Command::Verify(args) => stored::check(&args, context),
+        Command::Doctor(args) => doctor::call(&args, context),
         Command::Schema(_) => schema(),
     }
 }

@@ -76,14 +76,12 @@ pub fn decide(caller: &Caller) -> IdMap {
     if uid == 0 && caller.admin && caller.many_ids {
         return IdMap::Native;
     }
-    let granted = |text| granted(text, uid, caller.name.as_deref());
-    let (uids, gids) = (granted(&caller.subuid), granted(&caller.subgid));
     match &caller.helpers {
-        Some(helpers) if total(&uids) >= ENOUGH && total(&gids) >= ENOUGH => IdMap::Subordinate {
+        Some(helpers) if caller.has_enough_granted() => IdMap::Subordinate {
             uid,
             gid,
-            uids,
-            gids,
+            uids: caller.granted_uids(),
+            gids: caller.granted_gids(),
             helpers: helpers.clone(),
         },
         _ => IdMap::Single { uid, gid },
@@ -157,6 +155,21 @@ fn granted(text: &str, uid: u32, name: Option<&str>) -> Vec<Range> {
 }
 
 impl Caller {
+    /// Returns the user ids that `/etc/subuid` grants.
+    pub fn granted_uids(&self) -> Vec<Range> {
+        granted(&self.subuid, self.uid, self.name.as_deref())
+    }
+
+    /// Returns the group ids that `/etc/subgid` grants.
+    pub fn granted_gids(&self) -> Vec<Range> {
+        granted(&self.subgid, self.uid, self.name.as_deref())
+    }
+
+    /// Whether that is enough for the files of a usual image.
+    pub fn has_enough_granted(&self) -> bool {
+        total(&self.granted_uids()) >= ENOUGH && total(&self.granted_gids()) >= ENOUGH
+    }
+
     /// Looks at this process and at the system's files.
     pub fn look() -> Result<Self, SysError> {
         let (uid, gid) = process::own_ids();
@@ -272,7 +285,7 @@ fn how(ending: &Ending) -> String {
 }
 
 /// Tells why the call was refused, from what the system's settings say. `setting` reads one below `/proc/sys`.
-fn reason(errno: Errno, setting: impl Fn(&str) -> Option<String>) -> Reason {
+pub fn reason(errno: Errno, setting: impl Fn(&str) -> Option<String>) -> Reason {
     let is = |name: &str, value: &str| setting(name).is_some_and(|text| text.trim() == value);
     match errno {
         _ if is("kernel/unprivileged_userns_clone", "0") => Reason::CloneForbidden,

@@ -48,6 +48,11 @@ impl Namespaces {
         Self(self.0 | more.0)
     }
 
+    /// The flags of unshare(2).
+    pub(super) fn flags(self) -> UnshareFlags {
+        UnshareFlags::from_bits_retain(self.0 as u32)
+    }
+
     /// Whether all of `these` are in it.
     pub const fn has(self, these: Self) -> bool {
         self.0 & these.0 == these.0
