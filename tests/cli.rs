@@ -3,7 +3,7 @@ use std::process::Stdio;
 
 use crate::harness::Sandbox;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "build",
     "run",
     "images",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 12] = [
     "verify",
     "export",
     "lock",
+    "doctor",
     "completions",
     "schema",
 ];

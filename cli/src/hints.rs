@@ -19,14 +19,39 @@ use crate::settings;
 
 /// Returns advice for `error`, looking at it and all its causes, the outermost first.
 pub(crate) fn advice(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(advice) = of_one(error) {
-            return Some(advice);
-        }
-        next = error.source();
+    let chain = || std::iter::successors(Some(error), |&error| error.source());
+    let advice = chain().find_map(of_one);
+    if !chain().any(is_not_permitted) {
+        return advice;
     }
-    None
+    let mut lines: Vec<String> = advice.into_iter().collect();
+    lines.push("`mk doctor` says what works here, what does not, and what would enable it".into());
+    Some(lines.join("\n"))
+}
+
+/// Whether the machine, and not what was asked, stands in the way of a run.
+fn is_not_permitted(error: &(dyn Error + 'static)) -> bool {
+    let by_errno = |failed: &SysError| {
+        matches!(
+            failed.errno,
+            Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::NODEV | Errno::OPNOTSUPP
+        )
+    };
+    if let Some(enter::Error::Process(error)) = error.downcast_ref() {
+        return match error {
+            process::Error::Sys(failed) => by_errno(failed),
+            process::Error::TooOld(_) => true,
+            process::Error::Step(error) => {
+                let own = matches!(error.step, Step::Exec | Step::Interpreter | Step::Workdir);
+                !own && by_errno(&error.failed)
+            }
+            _ => false,
+        };
+    }
+    matches!(
+        error.downcast_ref(),
+        Some(idmap::Error::Forbidden { .. } | idmap::Error::Helper { .. })
+    )
 }
 
 fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
@@ -330,6 +355,29 @@ mod tests {
                 "{reason:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_the_machine_forbids_points_to_the_doctor_and_what_was_asked_wrongly_does_not() {
+        let failed = |step, errno| {
+            let (object, note) = (String::new(), String::new());
+            let failed = SysError::new(errno, "x");
+            enter::Error::Process(process::Error::Step(StepError {
+                step,
+                object,
+                note,
+                failed,
+            }))
+        };
+        let told = |error: &enter::Error| advice(error).is_some_and(|text| text.contains("mk doctor"));
+        assert!(told(&failed(Step::Mount, Errno::PERM)));
+        assert!(told(&failed(Step::Root, Errno::NODEV)));
+        assert!(told(&enter::Error::Process(process::Error::Sys(SysError::new(
+            Errno::PERM,
+            "clone3"
+        )))));
+        assert!(!told(&failed(Step::Exec, Errno::ACCESS)));
+        assert!(!told(&failed(Step::Mount, Errno::NOTDIR)));
     }
 
     #[test]

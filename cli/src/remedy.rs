@@ -424,17 +424,19 @@ fn tracing(scope: u8) -> Words {
 mod tests {
     use super::*;
 
-    const PLACE: Place<'_> = Place {
-        mk: Path::new("/usr/local/bin/mk"),
-        os_release: "ID=ubuntu\nID_LIKE=debian\n",
-        contained: false,
-    };
+    fn place() -> Place<'static> {
+        Place {
+            mk: Path::new("/usr/local/bin/mk"),
+            os_release: "ID=ubuntu\nID_LIKE=debian\n",
+            contained: false,
+        }
+    }
 
     #[test]
     fn ubuntu_s_restriction_comes_with_a_profile_for_this_mk() {
         let failed = SysError::new(mk_core::sys::Errno::PERM, "write(\"/proc/self/uid_map\")");
         let state = UserNamespaces::Refused(Reason::AppArmor, failed);
-        let words = words(&Matter::UserNamespaces(state), &PLACE);
+        let words = words(&Matter::UserNamespaces(state), &place());
         let commands = words.enable.join("\n");
         assert!(
             commands.contains("profile mk /usr/local/bin/mk flags=(unconfined) { userns, }"),
@@ -445,7 +447,7 @@ mod tests {
 
     #[test]
     fn the_helpers_are_installed_as_the_distribution_does_it() {
-        assert_eq!(install_helpers(PLACE.os_release), "sudo apt-get install uidmap");
+        assert_eq!(install_helpers(place().os_release), "sudo apt-get install uidmap");
         assert_eq!(
             install_helpers("ID=\"rocky\"\nID_LIKE=\"rhel centos\"\n"),
             "sudo dnf install shadow-utils"

@@ -195,11 +195,11 @@ fn container() -> Option<&'static str> {
 
 /// Returns the `hidepid` of `/proc`, from the text of `/proc/self/mounts`.
 fn hidepid(mounts: &str) -> String {
-    let options = mounts.lines().filter_map(|line| {
+    let mut options = mounts.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         (fields.get(1..3) == Some(&["/proc", "proc"])).then(|| fields.get(3).copied())?
     });
-    let value = options.last().and_then(|options| {
+    let value = options.next_back().and_then(|options| {
         options
             .split(',')
             .find_map(|option| option.strip_prefix("hidepid="))
