@@ -46,6 +46,9 @@ pub mod store;
 /// An image as an archive or a folder outside of the store.
 pub mod export;
 
+/// Which system calls a program may make. Pure.
+pub mod seccomp;
+
 /// The image's defaults plus what was asked. Pure.
 pub mod spec;
 

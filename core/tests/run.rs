@@ -50,7 +50,9 @@ const TESTS: &[Test] = &[
     ("a container's root has few privileges", privileges),
     ("users are looked up in the image", users),
     ("nobody inside looks into process 1", process_one_is_closed),
-    ("the caller's keys stay outside", session_keys),
+    ("the caller's keys stay outside", keys),
+    ("calls that reach beyond the container are refused", refused_calls),
+    ("calls of other architectures are refused", other_abis),
     ("process 1 reaps what nobody else does", zombies),
     ("signals reach the command", signals),
     (
@@ -72,15 +74,13 @@ fn main() {
     if arguments.first().is_some_and(|first| first == "--enter") {
         std::process::exit(as_mk(arguments.into_iter().skip(1)).into());
     }
-    if arguments
-        .first()
-        .is_some_and(|first| first == "--session-keyring")
-    {
-        #[expect(
-            clippy::print_stdout,
-            reason = "the answer to the test that started this program"
-        )]
-        return println!("{}", session_keyring());
+    if arguments.first().is_some_and(|first| first == "--call") {
+        return sandbox::probe::call(
+            arguments
+                .into_iter()
+                .skip(1)
+                .map(|word| word.into_string().unwrap()),
+        );
     }
     let wanted: Vec<&str> = arguments
         .iter()
@@ -441,36 +441,72 @@ fn process_one_is_closed(sandbox: &Sandbox) {
     assert_eq!(text, "end\n");
 }
 
-/// Calls keyctl(2): the operation and what belongs to it.
-#[expect(
-    unsafe_code,
-    reason = "no library has this call; nothing is read or written through it"
-)]
-fn keyctl(operation: i32, keyring: i32) -> i64 {
-    // SAFETY: both operations below take numbers, and NULL for a name.
-    unsafe { nix::libc::syscall(nix::libc::SYS_keyctl, operation, keyring, 0) }
+/// What reaches beyond the container, or has been the way out of one. Each fails with EPERM.
+const REFUSED: &str = "unshare:0x10000000 unshare:0x20000 setns clone:0x10000011 clone:0x40000011 mount umount2 \
+    pivot_root open_tree move_mount mount_setattr fsopen fsconfig fsmount fspick keyctl:0:-3 keyctl:0:-4 add_key \
+    request_key bpf perf_event_open kexec_load kexec_file_load init_module finit_module delete_module \
+    open_by_handle_at reboot swapon settimeofday clock_settime userfaultfd io_uring_setup io_uring_enter \
+    io_uring_register quotactl syslog acct kcmp pidfd_getfd process_madvise vhangup mbind move_pages \
+    fanotify_init sethostname setdomainname socket:40:1 socket:38:5 socket:12:1 personality:0x0400000";
+
+fn refused_calls(sandbox: &Sandbox) {
+    let Some(out) = sandbox.calls(&[], REFUSED) else {
+        return;
+    };
+    let expected: String = REFUSED
+        .split_ascii_whitespace()
+        .map(|call| format!("{call} 1\n"))
+        .collect();
+    assert_eq!(out.stdout, expected, "{out:?}");
+    // No library falls back on EPERM; this is what those get that a library tries first, or that are newer than mk.
+    let newer = "clone3 listns 599 100000";
+    let Some(out) = sandbox.calls(&[], newer) else {
+        return;
+    };
+    assert_eq!(out.stdout, "clone3 38\nlistns 38\n599 38\n100000 38\n", "{out:?}");
+    // Threads are made with `clone3`, and with `clone` where that is not there.
+    let usual = "thread getpid socket:1:1 socket:2:1 socket:16:3 personality:0xffffffff chroot:0 umask:18";
+    let Some(out) = sandbox.calls(&[], usual) else {
+        return;
+    };
+    let lines: Vec<_> = out.stdout.lines().filter(|line| !line.ends_with(" ok")).collect();
+    assert_eq!(
+        (lines, out.code),
+        (vec!["chroot:0 14"], Some(0)),
+        "EFAULT comes from the kernel: {out:?}"
+    );
+    let one = sandbox.shell(&[], "grep Seccomp: /proc/self/status");
+    assert_eq!(one.split_ascii_whitespace().last(), Some("2"), "{one}");
 }
 
-/// Returns the number of this process's session keyring.
-fn session_keyring() -> i64 {
-    const GET_KEYRING_ID: i32 = 0;
-    const SESSION: i32 = -3;
-    keyctl(GET_KEYRING_ID, SESSION)
+fn other_abis(sandbox: &Sandbox) {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    const SIGSYS: i32 = 31;
+    let Some(out) = sandbox.calls(&[], "int80") else {
+        return;
+    };
+    assert_eq!(out.code, Some(128 + SIGSYS), "{out:?}");
+    // The same calls by their numbers of x32: not there, as on a kernel without it.
+    let Some(out) = sandbox.calls(&[], "0x40000027 0x40000101 0x7fffffff") else {
+        return;
+    };
+    assert_eq!(
+        out.stdout, "0x40000027 38\n0x40000101 38\n0x7fffffff 38\n",
+        "{out:?}"
+    );
 }
 
-fn session_keys(sandbox: &Sandbox) {
-    const JOIN_SESSION_KEYRING: i32 = 1;
-    if keyctl(JOIN_SESSION_KEYRING, 0) < 0 {
-        return say("skipped: needs a kernel with keys");
-    }
-    let program = std::env::current_exe().unwrap();
-    let volume = format!("{}:/probe:ro", program.display());
-    let out = sandbox.run(["-v", &volume, "/probe", "--session-keyring"]);
-    if out.code == Some(126) {
-        return say("skipped: needs tests that are static programs");
-    }
-    let inside: i64 = out.stdout.trim().parse().unwrap();
-    assert!(inside > 0 && inside != session_keyring(), "{out:?}");
+fn keys(sandbox: &Sandbox) {
+    // Neither those of the session (-3) nor those of the user (-4), in whose keyring every process of a user may look.
+    let Some(out) = sandbox.calls(&[], "keyctl:0:-3 keyctl:0:-4:1 keyctl:5:-4:0") else {
+        return;
+    };
+    assert_eq!(
+        out.stdout, "keyctl:0:-3 1\nkeyctl:0:-4:1 1\nkeyctl:5:-4:0 1\n",
+        "{out:?}"
+    );
 }
 
 fn zombies(sandbox: &Sandbox) {

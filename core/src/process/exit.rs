@@ -56,6 +56,8 @@ pub enum Step {
     User,
     /// Giving signals and files their usual state.
     Standard,
+    /// Loading the filter of system calls.
+    Filter,
     /// Executing the command.
     Exec,
     /// Executing a command that is there, and whose interpreter is not.
@@ -63,7 +65,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Tether,
         Self::Propagation,
         Self::Store,
@@ -79,6 +81,7 @@ impl Step {
         Self::Privileges,
         Self::User,
         Self::Standard,
+        Self::Filter,
         Self::Exec,
         Self::Interpreter,
     ];
@@ -209,6 +212,7 @@ impl fmt::Display for Doing<'_> {
             Step::Privileges => f.write_str("cannot give up privileges"),
             Step::User => write!(f, "cannot become user {object}"),
             Step::Standard => f.write_str("cannot prepare signals and files for the command"),
+            Step::Filter => f.write_str("cannot load the filter of system calls"),
             Step::Exec => write!(f, "cannot execute `{object}`"),
             Step::Interpreter => {
                 write!(

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::Error;
 use super::exit::{At, Fault, Step};
 use crate::path::shown;
+use crate::seccomp::{self, Arch, Filter};
 use crate::spec::RunSpec;
 use crate::spec::user::Identity;
 use crate::sys::process::{self, CStrings, CapabilitySet};
@@ -43,6 +44,8 @@ pub struct Program {
     pub(super) candidates: Vec<CString>,
     pub(super) arguments: CStrings,
     pub(super) environment: CStrings,
+    /// Which system calls it may make; `None`: all.
+    pub(super) filter: Option<Filter>,
     /// Signals that mk does not pass on, because whoever started it has them ignored.
     pub(super) ignored: SignalSet,
 }
@@ -78,6 +81,7 @@ impl Program {
             candidates: candidates(command, &path)?,
             arguments: CStrings::new(arguments.collect::<Result<_, _>>()?),
             environment: CStrings::new(entries.collect::<Result<_, _>>()?),
+            filter: Some(seccomp::usual(Arch::HERE, KEPT.bits())),
             ignored: signal::ignored(),
         })
     }
@@ -114,13 +118,21 @@ impl Program {
     /// Executes the first candidate that can be; the first that is there and cannot be is the one to tell of.
     pub(super) fn execute(&self) -> Result<Infallible, Fault> {
         let mut refused = None;
+        let mut filter = self.filter.as_deref();
         for (index, path) in self.candidates.iter().enumerate() {
-            let errno = match place::is_inside(path) {
-                Ok(()) => process::exec(path, &self.arguments, &self.environment),
+            let found = place::is_inside(path);
+            let errno = match found {
+                Ok(()) => {
+                    // The last thing before, so that it need not allow any call of mk's but this one.
+                    if let Some(filter) = filter.take() {
+                        process::filter_calls(filter).at(Step::Filter)?;
+                    }
+                    process::exec(path, &self.arguments, &self.environment)
+                }
                 Err(errno) => errno,
             };
             let step = match errno {
-                Errno::NOENT if place::exists(path) => Step::Interpreter,
+                Errno::NOENT if found.is_ok() || place::exists(path) => Step::Interpreter,
                 Errno::NOENT | Errno::NOTDIR => continue,
                 _ => Step::Exec,
             };

@@ -13,6 +13,9 @@ use mk_core::recipe::{Conf, Network, RunDefaults};
 use mk_core::rootfs::Rootfs;
 use mk_core::spec::{Asked, Extra, RunSpec, Tmpfs, Volume};
 
+/// System calls, made inside.
+pub(crate) mod probe;
+
 /// Says something to whoever runs the tests.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
