@@ -55,7 +55,6 @@ mistakes! {
     ports_to_publish: ["run", "-p", "8080:80", "busybox"];
     a_name_for_a_run: ["run", "--name", "web", "busybox"];
     a_run_behind: ["run", "-d", "busybox"];
-    a_limit_of_memory: ["run", "--memory=1g", "busybox"];
     an_option_unlike_any: ["run", "--stop-timeout", "3", "busybox"];
     a_list_of_runs: ["ps"];
     the_version_as_a_command: ["version"];

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::value::{Pair, assignment};
 
 /// `mk run`.
+mod limits;
 mod run;
 
 pub(crate) use run::{NetworkArg, Run};

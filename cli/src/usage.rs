@@ -86,7 +86,6 @@ fn what(error: &clap::Error, command: &str) -> String {
 const A_PROCESS: &str = "a run is an ordinary process: `ps`, `kill` and Ctrl-C work on it";
 const BEHIND: &str =
     "a run is an ordinary process: end the line with `&`, or start it in a terminal multiplexer";
-const LIMITS: &str = "a run is an ordinary process: `systemd-run --user --scope -p MemoryMax=1G -p CPUQuota=50% mk run …` limits it";
 const PORTS: &str = "a network of its own has no ports outside: `--network host` shares the host's";
 
 /// What people type who come from other tools, and what mk has for it: command, word, advice.
@@ -148,7 +147,7 @@ const HABITS: [(&str, &str, &str); 39] = [
         "the recipe is a word of its own: `mk build FILE`",
     ),
     ("mk build", "-t", "`--name NAME` names the image"),
-    ("mk run", "--cpus", LIMITS),
+    ("mk run", "--cpuset-cpus", "`--cpuset LIST` chooses the CPUs"),
     ("mk run", "--detach", BEHIND),
     (
         "mk run",
@@ -160,7 +159,11 @@ const HABITS: [(&str, &str, &str); 39] = [
         "--interactive",
         "leave it out: the command's standard input is that of mk",
     ),
-    ("mk run", "--memory", LIMITS),
+    (
+        "mk run",
+        "--memory-swap",
+        "leave it out: what `--memory` limits is not swapped out",
+    ),
     (
         "mk run",
         "--mount",
@@ -175,6 +178,11 @@ const HABITS: [(&str, &str, &str); 39] = [
         "mk run",
         "--name",
         "leave it out: a run has no name, it is this process",
+    ),
+    (
+        "mk run",
+        "--pids-limit",
+        "`--pids COUNT` limits the number of processes",
     ),
     (
         "mk run",
@@ -195,7 +203,6 @@ const HABITS: [(&str, &str, &str); 39] = [
         "-i",
         "leave it out: the command's standard input is that of mk",
     ),
-    ("mk run", "-m", LIMITS),
     ("mk run", "-p", PORTS),
     ("mk run", "-t", "leave it out: the command has mk's own terminal"),
 ];

@@ -5,15 +5,19 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+use crate::cgroup;
 use crate::mounts::Table;
 use crate::mounts::table::{Facts, table};
 use crate::net;
 use crate::process::idmap::Mapped;
+use crate::process::rlimit::Rlimits;
 use crate::process::{self, Prepared, prepare};
 use crate::recipe::Network;
 use crate::rootfs::scratch::Scratch;
 use crate::rootfs::{self, Rootfs};
+use crate::spec::limits::{Memory, OomScore};
 use crate::spec::user::{Identity, Unknown};
 use crate::spec::{Extra, RunSpec};
 use crate::sys::namespace::Namespaces;
@@ -66,6 +70,9 @@ pub enum Error {
     /// The folder that the run's scratch is mounted on cannot be made.
     #[error("cannot make the store's folder for writable layers")]
     Scratch(#[source] io::Error),
+    /// A limit cannot be set.
+    #[error(transparent)]
+    Limits(#[from] cgroup::Error),
     /// The container was not started.
     #[error(transparent)]
     Process(#[from] process::Error),
@@ -90,12 +97,17 @@ impl Error {
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended(pub Ending);
+pub struct Ended {
+    /// How the command ended.
+    pub ending: Ending,
+    /// The limit of memory, where the container reached it and the kernel killed it for that.
+    pub out_of_memory: Option<Memory>,
+}
 
 impl Ended {
     /// Returns the exit code that a shell would show for it.
     pub fn exit_code(self) -> u8 {
-        process::exit::code(self.0)
+        process::exit::code(self.ending)
     }
 }
 
@@ -108,6 +120,11 @@ pub struct Plan {
     pub table: Table,
     /// Who runs the command.
     pub identity: Identity,
+    /// What is limited for the container as a whole.
+    pub cgroups: Option<cgroup::Plan>,
+    /// What is limited for each of its processes.
+    pub rlimits: Rlimits,
+    oom_score: Option<OomScore>,
     set_groups: bool,
     scratch: Scratch,
 }
@@ -115,6 +132,15 @@ pub struct Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "namespaces {}", self.namespaces)?;
+        if let Some(cgroups) = &self.cgroups {
+            write!(f, "{cgroups}")?;
+        }
+        for limit in &self.rlimits.settled {
+            writeln!(f, "ulimit {limit}")?;
+        }
+        if let Some(score) = self.oom_score {
+            writeln!(f, "oom_score_adj {score}")?;
+        }
         write!(f, "{}", self.table)
     }
 }
@@ -137,6 +163,9 @@ pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
         namespaces: prepare::namespaces(spec.network),
         table: table(rootfs, spec, &facts),
         identity,
+        cgroups: cgroup::Plan::new(&spec.limits)?,
+        rlimits: Rlimits::decide(&spec.limits.ulimits).map_err(process::Error::Sys)?,
+        oom_score: spec.limits.oom_score,
         set_groups: mapped.has_groups(),
         scratch,
     })
@@ -159,8 +188,17 @@ pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, plan: Plan) -> Result<Ended, Er
         &plan.identity,
         plan.set_groups,
     )?;
-    let child = process::spawn(ready)?;
-    Ok(Ended(child.wait(&mut ())?))
+    let cgroups = match &plan.cgroups {
+        Some(plan) => Some(Rc::new(cgroup::Groups::make(plan)?)),
+        None => None,
+    };
+    let child = process::spawn(ready.within(cgroups.clone()))?;
+    let ending = child.wait(&mut ())?;
+    let exhausted = cgroups.is_some_and(|groups| groups.folders().out_of_memory());
+    Ok(Ended {
+        ending,
+        out_of_memory: spec.limits.memory.filter(|_| exhausted),
+    })
 }
 
 fn make_scratch_folder(store: &Path) -> io::Result<()> {

@@ -61,6 +61,9 @@ pub mod mounts;
 /// What a network namespace is given.
 pub mod net;
 
+/// Limits → cgroups, which end with the container.
+pub mod cgroup;
+
 /// Mounts → a running program → an exit status.
 pub mod process;
 

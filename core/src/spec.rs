@@ -8,11 +8,16 @@ use std::time::Duration;
 use crate::path::{TreePath, shown};
 use crate::recipe::{Conf, Network, RunDefaults};
 
+/// How much of the machine the container may take.
+pub mod limits;
+/// How much each of its processes may take.
+pub mod ulimit;
 /// Users and groups, as asked for and as the image's files name them.
 pub mod user;
 /// Volumes and tmpfs.
 pub mod volume;
 
+use limits::Limits;
 use user::UserName;
 pub use volume::{Extra, Tmpfs, Volume};
 
@@ -48,6 +53,8 @@ pub struct Asked {
     pub mounts: Vec<Extra>,
     /// How long a program may take to end after it was asked to; left out: ten seconds.
     pub stop_timeout: Option<Duration>,
+    /// How much of the machine it may take.
+    pub limits: Limits,
 }
 
 /// What cannot be run as asked.
@@ -135,6 +142,8 @@ pub struct RunSpec {
     pub mounts: Vec<Extra>,
     /// How long a program at process 1 may take to end after it was asked to.
     pub stop_timeout: Duration,
+    /// How much of the machine it may take.
+    pub limits: Limits,
 }
 
 impl RunSpec {
@@ -159,6 +168,7 @@ impl RunSpec {
             as_pid1: asked.as_pid1,
             mounts: in_order(asked.mounts)?,
             stop_timeout: asked.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
+            limits: asked.limits,
         })
     }
 }

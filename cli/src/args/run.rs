@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use mk_core::spec::{Tmpfs, Volume};
 
 use super::StoreArgs;
+use super::limits::LimitArgs;
 use crate::value::{Pair, tmpfs, variable, volume};
 
 /// Run a command in an image, in fresh namespaces
@@ -29,7 +30,8 @@ Examples:
   mk run busybox ls -l /                       one command; `-l` is its own
   mk run busybox -v /tmp/t1:/mnt cat /mnt/f    a folder of yours at /mnt
   mk run busybox -v .:/src:ro -w /src sh       read-only, and start there
-  mk run busybox -e LANG=C -- env              an environment variable"
+  mk run busybox -e LANG=C -- env              an environment variable
+  mk run busybox -m 512m --cpus 1.5 make       not more than that"
 )]
 pub(crate) struct Run {
     /// Name, digest, or its first digits (at least 6); or a recipe
@@ -38,7 +40,7 @@ pub(crate) struct Run {
     /// Program and arguments [default: what the image says, else /bin/sh]
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
-    /// Print the namespaces and mounts as they would be made, and stop
+    /// Print the namespaces, mounts and limits as they would be made, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
@@ -49,6 +51,8 @@ pub(crate) struct Run {
     pub(crate) process: ProcessArgs,
     #[command(flatten)]
     pub(crate) namespaces: NamespaceArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 }
 
 /// Which files the command sees, and where its writes go.

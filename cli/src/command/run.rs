@@ -10,6 +10,7 @@ use mk_core::process;
 use mk_core::process::exit::Step;
 use mk_core::recipe::Network;
 use mk_core::rootfs::Rootfs;
+use mk_core::spec::ulimit::Lowered;
 use mk_core::spec::{Asked, Extra, RunSpec};
 use mk_core::store::{self, Image, ImageId, Store};
 
@@ -34,16 +35,32 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     let (rootfs, image) = laid_out(&word, id, &settings, &store, context)?;
     let shell = asked.command.is_empty() && image.run.command.is_empty();
     let spec = RunSpec::new(&image.run, &image.conf, asked)?;
+    let plan = enter::plan(&rootfs, &spec).map_err(failed)?;
+    for lowered in &plan.rlimits.lowered {
+        context.ui.note(too_high(lowered));
+    }
     if dry_run {
-        let plan = enter::plan(&rootfs, &spec).map_err(failed)?;
         ui::data(plan.to_string().trim_end())?;
         return Ok(0);
     }
-    match enter::run(rootfs, &spec) {
-        Ok(ended) => Ok(ended.exit_code()),
+    match enter::carry_out(rootfs, &spec, plan) {
+        Ok(ended) => {
+            if let Some(limit) = ended.out_of_memory {
+                context.ui.note(format_args!(
+                    "the container ran out of memory: `--memory {limit}` was reached"
+                ));
+            }
+            Ok(ended.exit_code())
+        }
         Err(error) if shell => Err(without_shell(error)),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// What there is of a `--ulimit` whose hard limit cannot be raised so far.
+fn too_high(lowered: &Lowered) -> String {
+    let Lowered { asked, set } = lowered;
+    format!("`--ulimit {asked}` is more than mk may give: the command runs with {set}")
 }
 
 /// An error of a run whose command nobody named.
@@ -122,6 +139,7 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         files,
         process,
         namespaces,
+        limits,
         ..
     } = args;
     let volumes = files.volumes.into_iter().map(Extra::Volume);
@@ -144,6 +162,7 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         as_pid1: namespaces.as_pid1,
         mounts: volumes.chain(files.tmpfs.into_iter().map(Extra::Tmpfs)).collect(),
         stop_timeout: None,
+        limits: limits.into(),
     })
 }
 

@@ -18,10 +18,11 @@ use crate::sys::{SysError, mount, place};
 
 /// Becomes the container; tells the parent of the step that failed, where one does.
 ///
-/// `tether` hangs up when mk ends; `report` is closed by a successful exec.
-pub(super) fn run(ready: &Prepared, tether: OwnedFd, report: Reporter) -> ! {
+/// `tether` hangs up when mk ends; `report` is closed by a successful exec; where there is a `gate`, mk writes to it as
+/// soon as this process is in its cgroups.
+pub(super) fn run(ready: &Prepared, tether: OwnedFd, report: Reporter, gate: Option<OwnedFd>) -> ! {
     let mut note = Note::new();
-    let fault = match become_container(ready, &tether, &report, &mut note) {
+    let fault = match become_container(ready, &tether, gate.as_ref(), &report, &mut note) {
         Ok(never) => match never {},
         Err(fault) => fault,
     };
@@ -32,11 +33,19 @@ pub(super) fn run(ready: &Prepared, tether: OwnedFd, report: Reporter) -> ! {
 fn become_container(
     ready: &Prepared,
     mk: &OwnedFd,
+    gate: Option<&OwnedFd>,
     report: &Reporter,
     note: &mut Note,
 ) -> Result<Infallible, Fault> {
     // Before anything else: if the parent is already gone, nobody will end us.
     tether(mk).at(Step::Tether)?;
+    ready.program.take_oom_score()?;
+    // From now on there are, or will be, processes in the container: none may open our memory or our files.
+    process::hide_memory().at(Step::Tether)?;
+    // Before there is a second process, which would stay behind.
+    if ready.cgroups.is_some() {
+        enter_cgroups(gate).at(Step::Cgroup)?;
+    }
     // The command at pid 1 may give up the tether (a change of user does); a reaper above it cannot.
     if ready.as_pid1 {
         split(ready, Namespaces::PID)?;
@@ -67,9 +76,18 @@ fn tether(mk: &OwnedFd) -> Result<(), SysError> {
         process::exit_now(super::exit::MK_FAILED.into());
     }
     // `^C` reaches us through mk, and must not reach us twice.
-    process::own_session()?;
-    // From now on there are, or will be, processes in the container: none may open our memory or our files.
-    process::hide_memory()
+    process::own_session()
+}
+
+/// Waits until this process is in its cgroups, and takes them for all that there is.
+fn enter_cgroups(gate: Option<&OwnedFd>) -> Result<(), SysError> {
+    if let Some(gate) = gate
+        && process::read(gate, &mut [0])? == 0
+    {
+        // mk has ended, or could not put us there and says so itself.
+        process::exit_now(super::exit::MK_FAILED.into());
+    }
+    namespace::own_cgroup_namespace()
 }
 
 /// Goes on in a new process, and stays behind as its reaper.

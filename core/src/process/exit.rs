@@ -28,6 +28,10 @@ pub fn code(ending: Ending) -> u8 {
 pub enum Step {
     /// Tying itself to its parent.
     Tether,
+    /// Saying how soon it is to be ended when memory runs out.
+    OomScore,
+    /// Entering its cgroups.
+    Cgroup,
     /// Keeping its mounts from the host.
     Propagation,
     /// Going to the store's folder.
@@ -50,6 +54,8 @@ pub enum Step {
     Workdir,
     /// Starting the process that will run the command.
     Split,
+    /// Limiting what each process may take.
+    Rlimits,
     /// Giving up privileges.
     Privileges,
     /// Becoming the user.
@@ -65,8 +71,10 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 21] = [
         Self::Tether,
+        Self::OomScore,
+        Self::Cgroup,
         Self::Propagation,
         Self::Store,
         Self::Scratch,
@@ -78,6 +86,7 @@ impl Step {
         Self::Loopback,
         Self::Workdir,
         Self::Split,
+        Self::Rlimits,
         Self::Privileges,
         Self::User,
         Self::Standard,
@@ -198,6 +207,8 @@ impl fmt::Display for Doing<'_> {
         let Self(step, object) = self;
         match step {
             Step::Tether => f.write_str("cannot tie the container to mk"),
+            Step::OomScore => write!(f, "cannot adjust the out-of-memory score by {object}"),
+            Step::Cgroup => f.write_str("cannot enter the container's cgroups"),
             Step::Propagation => f.write_str("cannot keep the container's mounts from the host"),
             Step::Store => write!(f, "cannot go to the store `{object}`"),
             Step::Scratch => f.write_str("cannot make the writable layer"),
@@ -209,6 +220,7 @@ impl fmt::Display for Doing<'_> {
             Step::Loopback => f.write_str("cannot bring loopback up"),
             Step::Workdir => write!(f, "cannot enter the working directory `{object}`"),
             Step::Split => f.write_str("cannot start the first process"),
+            Step::Rlimits => f.write_str("cannot set the limits of processes"),
             Step::Privileges => f.write_str("cannot give up privileges"),
             Step::User => write!(f, "cannot become user {object}"),
             Step::Standard => f.write_str("cannot prepare signals and files for the command"),

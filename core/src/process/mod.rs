@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::sys::namespace::{self, Side};
+use crate::cgroup;
+use crate::sys::namespace::{self, Namespaces, Side};
 use crate::sys::process::{self, Ending};
 use crate::sys::signal::{self, Incoming, Signal, SignalSet};
 use crate::sys::{SysError, probe};
@@ -20,6 +21,8 @@ pub mod prepare;
 /// What the command becomes.
 pub mod program;
 mod report;
+/// What each process may take.
+pub mod rlimit;
 
 pub use exit::{Step, StepError};
 pub use prepare::Prepared;
@@ -39,6 +42,9 @@ pub enum Error {
     /// The kernel is older than what mk needs.
     #[error(transparent)]
     TooOld(#[from] probe::TooOld),
+    /// The container cannot be put into its cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
     /// A text that cannot be handed to the kernel.
     #[error("{what} holds a NUL byte: `{text}`")]
     Nul {
@@ -126,19 +132,24 @@ pub fn spawn(ready: Prepared) -> Result<Child, Error> {
         }),
         Err(failed) => {
             signal::set_blocked(blocked_before)?;
-            Err(match probe::explain(&failed) {
-                Some(too_old) => too_old.into(),
-                None => failed.into(),
+            Err(match failed {
+                Error::Sys(failed) => match probe::explain(&failed) {
+                    Some(too_old) => too_old.into(),
+                    None => failed.into(),
+                },
+                other => other,
             })
         }
     }
 }
 
-fn start(ready: &Prepared) -> Result<(Ends, Incoming), SysError> {
+fn start(ready: &Prepared) -> Result<(Ends, Incoming), Error> {
     let incoming = Incoming::open(ready.forwarded())?;
     let (tethered, tether) = process::pipe()?;
     let (report, reported) = report::channel(ready.tells_command)?;
-    match namespace::clone(ready.namespaces)? {
+    // Where the child cannot be born in its cgroups, it waits until it has been put there.
+    let gate = ready.waits_for_cgroups().then(process::pipe).transpose()?;
+    match ready.clone()? {
         Side::Parent { pid, handle } => {
             let ends = Ends {
                 handle,
@@ -146,12 +157,52 @@ fn start(ready: &Prepared) -> Result<(Ends, Incoming), SysError> {
                 report,
                 _tether: tether,
             };
+            if let (Some(groups), Some((_, go))) = (&ready.cgroups, gate)
+                && let Err(failed) = groups
+                    .folders()
+                    .join_v1(pid)
+                    .and_then(|()| Ok(process::write(go, b"g")?))
+            {
+                ends.end();
+                return Err(failed.into());
+            }
             Ok((ends, incoming))
         }
         Side::Child => {
             drop(tether);
-            child::run(ready, tethered, reported)
+            // Without the writing end, which only mk holds now.
+            let gate = gate.map(|(gate, _)| gate);
+            child::run(ready, tethered, reported, gate)
         }
+    }
+}
+
+impl Ends {
+    /// Ends the container, and waits for that.
+    fn end(&self) {
+        let _ = signal::send(self.handle.as_fd(), Signal::KILL);
+        let _ = process::wait(self.handle.as_fd());
+    }
+}
+
+impl Prepared {
+    /// Clones into the namespaces, and into the cgroup where that is one of version 2. A cgroup namespace begins where
+    /// its maker is, so with cgroups of its own the child makes it, in there.
+    fn clone(&self) -> Result<Side, SysError> {
+        let Some(groups) = &self.cgroups else {
+            return namespace::clone(self.namespaces);
+        };
+        let namespaces = self.namespaces.without(Namespaces::CGROUP);
+        match groups.unified() {
+            Some(cgroup) => namespace::clone_into(namespaces, cgroup),
+            None => namespace::clone(namespaces),
+        }
+    }
+
+    fn waits_for_cgroups(&self) -> bool {
+        self.cgroups
+            .as_ref()
+            .is_some_and(|groups| groups.folders().have_v1())
     }
 }
 
@@ -282,8 +333,7 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if !matches!(self.phase, Phase::Ended(_)) {
-            let _ = signal::send(self.ends.handle.as_fd(), Signal::KILL);
-            let _ = process::wait(self.ends.handle.as_fd());
+            self.ends.end();
         }
         let _ = signal::set_blocked(self.blocked_before);
     }

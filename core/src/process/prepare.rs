@@ -2,10 +2,12 @@
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 
 use super::Error;
 use super::init;
 use super::program::{Program, c_string};
+use crate::cgroup::Groups;
 use crate::mounts::{Table, apply};
 use crate::recipe::Network;
 use crate::rootfs::Rootfs;
@@ -31,6 +33,7 @@ pub struct Prepared {
     pub(super) program: Program,
     /// Whether somebody wants to know the command's process id.
     pub(super) tells_command: bool,
+    pub(super) cgroups: Option<Rc<Groups>>,
 }
 
 /// Returns the namespaces of a run with this `network`.
@@ -71,6 +74,7 @@ impl Prepared {
             loopback: spec.network == Network::None,
             program: Program::new(spec, identity, set_groups)?,
             tells_command: false,
+            cgroups: None,
             table,
             rootfs,
         })
@@ -81,6 +85,12 @@ impl Prepared {
     pub fn tell_command(mut self) -> Self {
         self.tells_command = true;
         self
+    }
+
+    /// Has the container start in `cgroups`, which whoever made them removes after its end.
+    #[must_use]
+    pub fn within(self, cgroups: Option<Rc<Groups>>) -> Self {
+        Self { cgroups, ..self }
     }
 
     /// What is passed on to the command: all that was not ignored when mk was started.

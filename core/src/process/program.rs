@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::Error;
 use super::exit::{At, Fault, Step};
+use super::rlimit::Rlimits;
 use crate::path::shown;
 use crate::seccomp::{self, Arch, Filter};
 use crate::spec::RunSpec;
@@ -48,6 +49,8 @@ pub struct Program {
     pub(super) filter: Option<Filter>,
     /// Signals that mk does not pass on, because whoever started it has them ignored.
     pub(super) ignored: SignalSet,
+    pub(super) rlimits: Rlimits,
+    pub(super) oom_score: Option<CString>,
 }
 
 impl Program {
@@ -83,7 +86,21 @@ impl Program {
             environment: CStrings::new(entries.collect::<Result<_, _>>()?),
             filter: Some(seccomp::usual(Arch::HERE, KEPT.bits())),
             ignored: signal::ignored(),
+            rlimits: Rlimits::decide(&spec.limits.ulimits)?,
+            oom_score: match &spec.limits.oom_score {
+                Some(score) => Some(c_string("an adjustment", score.to_string())?),
+                None => None,
+            },
         })
+    }
+
+    /// Tells the kernel how soon to end this process when memory runs out. Before its memory is hidden: then the file is
+    /// not its own any more.
+    pub(super) fn take_oom_score(&self) -> Result<(), Fault> {
+        match &self.oom_score {
+            Some(score) => process::set_oom_score(score).at(Step::OomScore),
+            None => Ok(()),
+        }
     }
 
     /// Goes to where the command starts, while that can be anywhere: a folder of root's may be where a user's command
@@ -95,6 +112,8 @@ impl Program {
     /// Gives up what the steps before needed.
     pub(super) fn give_up(&self) -> Result<(), Fault> {
         place::set_umask(0o022);
+        // Needs a capability too, to raise a hard limit.
+        self.rlimits.set().at(Step::Rlimits)?;
         process::own_session_keyring().at(Step::Privileges)?;
         // Needs a capability that the next calls take away.
         process::bound_capabilities(self.keep).at(Step::Privileges)?;
@@ -156,6 +175,7 @@ impl Program {
     pub(super) fn object(&self, step: Step, index: usize) -> Option<String> {
         Some(match step {
             Step::Workdir => shown(self.workdir.as_bytes()),
+            Step::OomScore => self.oom_score.as_deref().map(|score| shown(score.to_bytes()))?,
             Step::User => format!("{}, group {}", self.uid, self.gid),
             Step::Exec | Step::Interpreter => {
                 let command = self.arguments.iter().next().map(|name| shown(name.to_bytes()));

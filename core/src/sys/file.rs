@@ -3,9 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, FileType, FlockOperation, Gid, Mode, OFlags, Uid};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::SysError;
@@ -235,6 +235,11 @@ pub fn try_lock(file: impl AsFd, kind: LockKind) -> Result<bool, SysError> {
             format_args!("flock({}, {kind:?}, LOCK_NB)", shown(&file)),
         )),
     }
+}
+
+/// Whether this process may write to the file, or make files in the folder, `path` (access(2), for the effective user).
+pub fn may_write(path: &Path) -> bool {
+    fs::accessat(fs::CWD, path, fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// Returns the user that this process makes files as.

@@ -9,6 +9,8 @@ use std::fmt;
 
 pub use rustix::io::Errno;
 
+/// Cgroups, where a plain write to a file will not do.
+pub mod cgroup;
 /// Messages between two processes, with open files in them.
 pub mod channel;
 /// Files below a directory handle.

@@ -53,6 +53,11 @@ impl Namespaces {
         UnshareFlags::from_bits_retain(self.0 as u32)
     }
 
+    /// Returns these but for `less`.
+    pub const fn without(self, less: Self) -> Self {
+        Self(self.0 & !less.0)
+    }
+
     /// Whether all of `these` are in it.
     pub const fn has(self, these: Self) -> bool {
         self.0 & these.0 == these.0
@@ -126,7 +131,7 @@ pub enum Side {
     Child,
 }
 
-/// The arguments of clone3(2), as of Linux 5.5.
+/// The arguments of clone3(2), as of Linux 5.7; those before it take all but the last.
 #[repr(C, align(8))]
 #[derive(Default)]
 struct CloneArgs {
@@ -140,33 +145,61 @@ struct CloneArgs {
     tls: u64,
     set_tid: u64,
     set_tid_size: u64,
+    cgroup: u64,
+}
+
+impl CloneArgs {
+    /// Up to `set_tid_size` (Linux 5.5).
+    const WITHOUT_CGROUP: usize = std::mem::offset_of!(CloneArgs, cgroup);
 }
 
 /// Makes a copy of this process, in the fresh `namespaces` (clone3(2)).
 ///
 /// Where the caller has more than one thread, the child must not allocate: another thread may hold the heap's lock.
 pub fn clone(namespaces: Namespaces) -> Result<Side, SysError> {
-    clone_with(namespaces.0, libc::SIGCHLD)
+    clone_as(
+        args(namespaces.0, libc::SIGCHLD),
+        CloneArgs::WITHOUT_CGROUP,
+        "clone3",
+    )
+}
+
+/// Makes a copy of this process like [`clone`], which is born in the version 2 cgroup `cgroup` (`CLONE_INTO_CGROUP`,
+/// Linux 5.7). A cgroup namespace made by the same call would begin at the caller's cgroup: make it afterwards.
+pub fn clone_into(namespaces: Namespaces, cgroup: BorrowedFd<'_>) -> Result<Side, SysError> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let args = CloneArgs {
+        cgroup: cgroup.as_raw_fd() as u64,
+        ..args(namespaces.0 | CLONE_INTO_CGROUP, libc::SIGCHLD)
+    };
+    clone_as(args, size_of::<CloneArgs>(), "clone3(CLONE_INTO_CGROUP)")
 }
 
 /// Makes a copy of this process beside it: a child of its parent's, which must be waited for there.
 pub fn clone_sibling() -> Result<Side, SysError> {
     // What tells the parent of its end is what tells it of ours.
-    clone_with(libc::CLONE_PARENT as u64, 0)
+    clone_as(
+        args(libc::CLONE_PARENT as u64, 0),
+        CloneArgs::WITHOUT_CGROUP,
+        "clone3(CLONE_PARENT)",
+    )
 }
 
-fn clone_with(flags: u64, exit_signal: libc::c_int) -> Result<Side, SysError> {
-    let mut handle: libc::c_int = -1;
-    let args = CloneArgs {
+fn args(flags: u64, exit_signal: libc::c_int) -> CloneArgs {
+    CloneArgs {
         flags: flags | libc::CLONE_PIDFD as u64,
-        pidfd: (&raw mut handle) as u64,
         exit_signal: exit_signal as u64,
         ..CloneArgs::default()
-    };
-    // SAFETY: without CLONE_VM this is a fork: the child goes on with its own copy of this stack. `args` has the size
-    // that is told, and `handle` is written by the kernel before the call returns in the parent.
-    let returned = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
-    match checked(returned).call("clone3")? {
+    }
+}
+
+fn clone_as(mut args: CloneArgs, size: usize, call: &'static str) -> Result<Side, SysError> {
+    let mut handle: libc::c_int = -1;
+    args.pidfd = (&raw mut handle) as u64;
+    // SAFETY: without CLONE_VM this is a fork: the child goes on with its own copy of this stack. `args` has at least
+    // the size that is told, and `handle` is written by the kernel before the call returns in the parent.
+    let returned = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) };
+    match checked(returned).call(call)? {
         0 => Ok(Side::Child),
         pid => Ok(Side::Parent {
             pid: pid as i32,
@@ -174,6 +207,12 @@ fn clone_with(flags: u64, exit_signal: libc::c_int) -> Result<Side, SysError> {
             handle: unsafe { OwnedFd::from_raw_fd(handle) },
         }),
     }
+}
+
+/// Makes the cgroups that this process is in the tops of all that it sees (cgroup_namespaces(7)).
+pub fn own_cgroup_namespace() -> Result<(), SysError> {
+    // SAFETY: CLONE_NEWCGROUP leaves the file table and the memory as they are.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.call("unshare(CLONE_NEWCGROUP)")
 }
 
 /// Moves this process, which must have one thread, into a user namespace of its own, where nobody has a name yet.

@@ -13,6 +13,7 @@ use rustix::thread::{CapabilitySets, Gid, Uid};
 use super::signal::Signal;
 use super::{Call, Errno, SysError, checked};
 
+pub use rustix::process::{Resource, Rlimit};
 pub use rustix::thread::CapabilitySet;
 
 /// Who this process is: its effective user and group id.
@@ -112,6 +113,28 @@ pub fn become_user(uid: u32, gid: u32) -> Result<(), SysError> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).call("setresgid")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).call("setresuid")
+}
+
+/// Returns this process's limit of `resource`.
+pub fn rlimit(resource: Resource) -> Rlimit {
+    rustix::process::getrlimit(resource)
+}
+
+/// Limits this process and what it executes (setrlimit(2)).
+pub fn set_rlimit(resource: Resource, limit: Rlimit) -> Result<(), SysError> {
+    rustix::process::setrlimit(resource, limit).call("setrlimit")
+}
+
+/// Sets how much likelier the kernel is to end this process when memory runs out (proc_pid_oom_score_adj(5)). The
+/// machine's `/proc` must be in sight, and this process's memory not hidden.
+pub fn set_oom_score(score: &CStr) -> Result<(), SysError> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let path = c"/proc/self/oom_score_adj";
+    let file = openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .call("open(\"/proc/self/oom_score_adj\")")?;
+    rustix::io::write(&file, score.to_bytes())
+        .map(drop)
+        .call("write(\"/proc/self/oom_score_adj\")")
 }
 
 /// Leaves the caller's session and its terminal.

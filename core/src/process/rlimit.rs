@@ -1,0 +1,96 @@
+//! [`Rlimits`]: what each process of the container may take (setrlimit(2)), decided before the clone.
+
+use crate::spec::ulimit::{Lowered, Resource, UNLIMITED, Ulimit, settle};
+use crate::sys::SysError;
+use crate::sys::namespace;
+use crate::sys::process::{self, CapabilitySet, Rlimit};
+
+/// Limits that can be set, and those that were asked for and cannot be had in full.
+#[derive(Debug, Clone, Default)]
+pub struct Rlimits {
+    /// What is set, as it was settled.
+    pub settled: Vec<Ulimit>,
+    /// What is less than was asked for.
+    pub lowered: Vec<Lowered>,
+}
+
+impl Rlimits {
+    /// Decides what of `asked` this process can set: raising a hard limit takes `CAP_SYS_RESOURCE` in the machine's
+    /// first user namespace, and no number of files goes beyond what the machine allows.
+    pub fn decide(asked: &[Ulimit]) -> Result<Self, SysError> {
+        if asked.is_empty() {
+            return Ok(Self::default());
+        }
+        let may_raise = process::own_capabilities()?.contains(CapabilitySet::SYS_RESOURCE)
+            && namespace::is_first_user_namespace()?;
+        let (settled, lowered) = settle(asked, |resource| {
+            let now = process::rlimit(kernels(resource)).maximum.unwrap_or(UNLIMITED);
+            match (may_raise, resource) {
+                (false, _) => Some(now),
+                (true, Resource::Nofile) => Some(most_files().max(now)),
+                (true, _) => None,
+            }
+        });
+        Ok(Self { settled, lowered })
+    }
+
+    /// Sets them for this process and what it executes. Never allocates.
+    pub(super) fn set(&self) -> Result<(), SysError> {
+        let limit = |value| (value != UNLIMITED).then_some(value);
+        self.settled.iter().try_for_each(|one| {
+            let both = Rlimit {
+                current: limit(one.soft),
+                maximum: limit(one.hard),
+            };
+            process::set_rlimit(kernels(one.resource), both)
+        })
+    }
+}
+
+/// The most open files that the machine allows any process (`fs.nr_open`, proc_sys_fs(5)).
+fn most_files() -> u64 {
+    let text = fs_err::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+    text.trim_end().parse().unwrap_or(1 << 20)
+}
+
+fn kernels(resource: Resource) -> process::Resource {
+    match resource {
+        Resource::As => process::Resource::As,
+        Resource::Core => process::Resource::Core,
+        Resource::Cpu => process::Resource::Cpu,
+        Resource::Data => process::Resource::Data,
+        Resource::Fsize => process::Resource::Fsize,
+        Resource::Locks => process::Resource::Locks,
+        Resource::Memlock => process::Resource::Memlock,
+        Resource::Msgqueue => process::Resource::Msgqueue,
+        Resource::Nice => process::Resource::Nice,
+        Resource::Nofile => process::Resource::Nofile,
+        Resource::Nproc => process::Resource::Nproc,
+        Resource::Rss => process::Resource::Rss,
+        Resource::Rtprio => process::Resource::Rtprio,
+        Resource::Rttime => process::Resource::Rttime,
+        Resource::Sigpending => process::Resource::Sigpending,
+        Resource::Stack => process::Resource::Stack,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lowering_a_limit_takes_no_privilege() {
+        let asked: Vec<Ulimit> = vec!["nofile=16:32".parse().unwrap(), "core=0".parse().unwrap()];
+        let decided = Rlimits::decide(&asked).unwrap();
+        assert_eq!((decided.settled, decided.lowered.len()), (asked, 0));
+    }
+
+    #[test]
+    fn nobody_opens_more_files_than_the_machine_allows() {
+        let asked: Ulimit = "nofile=unlimited".parse().unwrap();
+        let decided = Rlimits::decide(&[asked]).unwrap();
+        assert_eq!(decided.lowered.len(), 1);
+        let set = decided.settled[0];
+        assert!(set.hard < UNLIMITED && set.soft == set.hard, "{set}");
+    }
+}
