@@ -32,6 +32,8 @@ pub enum Step {
     OomScore,
     /// Entering its cgroups.
     Cgroup,
+    /// Going into the container's namespaces.
+    Join,
     /// Keeping its mounts from the host.
     Propagation,
     /// Going to the store's folder.
@@ -71,10 +73,11 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Tether,
         Self::OomScore,
         Self::Cgroup,
+        Self::Join,
         Self::Propagation,
         Self::Store,
         Self::Scratch,
@@ -209,6 +212,7 @@ impl fmt::Display for Doing<'_> {
             Step::Tether => f.write_str("cannot tie the container to mk"),
             Step::OomScore => write!(f, "cannot adjust the out-of-memory score by {object}"),
             Step::Cgroup => f.write_str("cannot enter the container's cgroups"),
+            Step::Join => f.write_str("cannot go into the container's namespaces"),
             Step::Propagation => f.write_str("cannot keep the container's mounts from the host"),
             Step::Store => write!(f, "cannot go to the store `{object}`"),
             Step::Scratch => f.write_str("cannot make the writable layer"),

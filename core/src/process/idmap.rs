@@ -437,6 +437,26 @@ impl Mapped {
         })
     }
 
+    /// Looks at the user namespace of the process `pid`, which this one must be allowed to look into.
+    pub fn of(pid: i32) -> Result<Self, SysError> {
+        if namespace::is_in_first_user_namespace(pid)? {
+            return Ok(Self {
+                first: true,
+                uids: Vec::new(),
+                gids: Vec::new(),
+            });
+        }
+        let ranges = |file| {
+            let path = format!("/proc/{pid}/{file}");
+            inside(&fs_err::read_to_string(path).unwrap_or_default())
+        };
+        Ok(Self {
+            first: false,
+            uids: ranges("uid_map"),
+            gids: ranges("gid_map"),
+        })
+    }
+
     /// Whether there is such a user.
     pub fn has_uid(&self, uid: u32) -> bool {
         self.first || has(&self.uids, uid)

@@ -53,7 +53,8 @@ fn reap_all(command: i32) {
     }
 }
 
-fn pass_on(command: i32, signal: Signal) {
+/// Passes `signal` on to the process `command`, a child of this one that leads a group, or will.
+pub(super) fn pass_on(command: i32, signal: Signal) {
     // The command leads a group of its own as soon as it has its own session; until then it is alone.
     if TO_ALL.has(signal) && process::kill(-command, signal) != Err(Errno::SRCH) {
         return;

@@ -16,6 +16,8 @@ pub mod exit;
 /// Who is root inside.
 pub mod idmap;
 mod init;
+/// Going into a container that runs.
+pub mod join;
 /// What must be ready before the clone.
 pub mod prepare;
 /// What the command becomes.
@@ -25,6 +27,7 @@ mod report;
 pub mod rlimit;
 
 pub use exit::{Step, StepError};
+pub use join::Joining;
 pub use prepare::Prepared;
 pub use program::Program;
 
@@ -97,12 +100,21 @@ impl Output for () {
 /// A container that was started. It ends when this is dropped, and when mk ends in whatever way.
 #[derive(Debug)]
 pub struct Child {
-    ready: Prepared,
+    work: Work,
     ends: Ends,
     incoming: Incoming,
     blocked_before: SignalSet,
     phase: Phase,
     kill_at: Option<Instant>,
+}
+
+/// What a child was prepared for.
+#[derive(Debug)]
+enum Work {
+    /// To become a container.
+    Run(Box<Prepared>),
+    /// To go into one.
+    Join(Box<Joining>),
 }
 
 /// What the parent holds of the child.
@@ -118,38 +130,49 @@ struct Ends {
 
 /// Starts what was prepared. Signals are held back from here until the [`Child`] is gone.
 pub fn spawn(ready: Prepared) -> Result<Child, Error> {
-    // A caller may have children reaped unseen; then nobody could tell how ours ended.
-    signal::reset(ready.ignored_child())?;
-    let blocked_before = signal::set_blocked(init::AWAITED)?;
-    match start(&ready) {
-        Ok((ends, incoming)) => Ok(Child {
-            ready,
-            ends,
-            incoming,
-            blocked_before,
-            phase: Phase::Starting,
-            kill_at: None,
-        }),
-        Err(failed) => {
-            signal::set_blocked(blocked_before)?;
-            Err(match failed {
-                Error::Sys(failed) => match probe::explain(&failed) {
-                    Some(too_old) => too_old.into(),
-                    None => failed.into(),
-                },
-                other => other,
-            })
+    Child::start(Work::Run(Box::new(ready)))
+}
+
+/// Starts what was prepared in a container that runs. Signals are held back from here until the [`Child`] is gone.
+pub fn join(ready: Joining) -> Result<Child, Error> {
+    Child::start(Work::Join(Box::new(ready)))
+}
+
+impl Child {
+    fn start(work: Work) -> Result<Self, Error> {
+        // A caller may have children reaped unseen; then nobody could tell how ours ended.
+        signal::reset(work.program().ignored_child())?;
+        let blocked_before = signal::set_blocked(init::AWAITED)?;
+        match start(&work) {
+            Ok((ends, incoming)) => Ok(Self {
+                work,
+                ends,
+                incoming,
+                blocked_before,
+                phase: Phase::Starting,
+                kill_at: None,
+            }),
+            Err(failed) => {
+                signal::set_blocked(blocked_before)?;
+                Err(match failed {
+                    Error::Sys(failed) => match probe::explain(&failed) {
+                        Some(too_old) => too_old.into(),
+                        None => failed.into(),
+                    },
+                    other => other,
+                })
+            }
         }
     }
 }
 
-fn start(ready: &Prepared) -> Result<(Ends, Incoming), Error> {
-    let incoming = Incoming::open(ready.forwarded())?;
+fn start(work: &Work) -> Result<(Ends, Incoming), Error> {
+    let incoming = Incoming::open(work.program().forwarded())?;
     let (tethered, tether) = process::pipe()?;
-    let (report, reported) = report::channel(ready.tells_command)?;
+    let (report, reported) = report::channel(work.tells_command())?;
     // Where the child cannot be born in its cgroups, it waits until it has been put there.
-    let gate = ready.waits_for_cgroups().then(process::pipe).transpose()?;
-    match ready.clone()? {
+    let gate = work.waits_for_cgroups().then(process::pipe).transpose()?;
+    match work.clone()? {
         Side::Parent { pid, handle } => {
             let ends = Ends {
                 handle,
@@ -157,10 +180,9 @@ fn start(ready: &Prepared) -> Result<(Ends, Incoming), Error> {
                 report,
                 _tether: tether,
             };
-            if let (Some(groups), Some((_, go))) = (&ready.cgroups, gate)
-                && let Err(failed) = groups
-                    .folders()
-                    .join_v1(pid)
+            if let Some((_, go)) = gate
+                && let Err(failed) = work
+                    .put_in_cgroups(pid)
                     .and_then(|()| Ok(process::write(go, b"g")?))
             {
                 ends.end();
@@ -172,7 +194,10 @@ fn start(ready: &Prepared) -> Result<(Ends, Incoming), Error> {
             drop(tether);
             // Without the writing end, which only mk holds now.
             let gate = gate.map(|(gate, _)| gate);
-            child::run(ready, tethered, reported, gate)
+            match work {
+                Work::Run(ready) => child::run(ready, tethered, reported, gate),
+                Work::Join(ready) => join::run(ready, tethered, reported, gate),
+            }
         }
     }
 }
@@ -182,27 +207,6 @@ impl Ends {
     fn end(&self) {
         let _ = signal::send(self.handle.as_fd(), Signal::KILL);
         let _ = process::wait(self.handle.as_fd());
-    }
-}
-
-impl Prepared {
-    /// Clones into the namespaces, and into the cgroup where that is one of version 2. A cgroup namespace begins where
-    /// its maker is, so with cgroups of its own the child makes it, in there.
-    fn clone(&self) -> Result<Side, SysError> {
-        let Some(groups) = &self.cgroups else {
-            return namespace::clone(self.namespaces);
-        };
-        let namespaces = self.namespaces.without(Namespaces::CGROUP);
-        match groups.unified() {
-            Some(cgroup) => namespace::clone_into(namespaces, cgroup),
-            None => namespace::clone(namespaces),
-        }
-    }
-
-    fn waits_for_cgroups(&self) -> bool {
-        self.cgroups
-            .as_ref()
-            .is_some_and(|groups| groups.folders().have_v1())
     }
 }
 
@@ -284,7 +288,13 @@ impl Child {
 
     fn pass_on(&mut self, signal: Signal) {
         // It may have ended meanwhile.
-        let _ = signal::send(self.ends.handle.as_fd(), signal);
+        match self.work {
+            Work::Run(_) => {
+                let _ = signal::send(self.ends.handle.as_fd(), signal);
+            }
+            // There is no reaper between.
+            Work::Join(_) => init::pass_on(self.ends.pid, signal),
+        }
         if signal.asks_to_end() && self.kill_at.is_none() {
             self.kill_at = match self.phase {
                 Phase::Starting => Instant::now().checked_add(SETUP_GRACE),
@@ -295,7 +305,8 @@ impl Child {
 
     /// When a command at process 1 that was asked to end now has had its time; any other hears by itself.
     fn stop_at(&self) -> Option<Instant> {
-        let timeout = self.ready.as_pid1.then_some(self.ready.stop_timeout)?;
+        let Work::Run(ready) = &self.work else { return None };
+        let timeout = ready.as_pid1.then_some(ready.stop_timeout)?;
         Instant::now().checked_add(timeout)
     }
 
@@ -304,6 +315,12 @@ impl Child {
         let (step, index, failed, note) = match self.ends.report.listen()? {
             Told::Command(pid) => {
                 self.ends.pid = pid;
+                return Ok(());
+            }
+            Told::Sibling(pid, handle) => {
+                self.ends.pid = pid;
+                let gone_in = std::mem::replace(&mut self.ends.handle, handle);
+                process::wait(gone_in.as_fd())?;
                 return Ok(());
             }
             Told::Terminal(_) => return Ok(()),
@@ -319,7 +336,7 @@ impl Child {
             Some(too_old) => too_old.into(),
             None => StepError {
                 step,
-                object: self.ready.object(step, index as usize),
+                object: self.work.object(step, index as usize),
                 note,
                 failed,
             }
@@ -339,16 +356,80 @@ impl Drop for Child {
     }
 }
 
-impl Prepared {
+impl Work {
+    fn program(&self) -> &Program {
+        match self {
+            Self::Run(ready) => &ready.program,
+            Self::Join(ready) => &ready.program,
+        }
+    }
+
+    /// Clones into new namespaces, and into the cgroup where that is one of version 2. A cgroup namespace begins where
+    /// its maker is, so with cgroups of its own the child makes it, in there.
+    fn clone(&self) -> Result<Side, SysError> {
+        let ready = match self {
+            Self::Run(ready) => ready,
+            Self::Join(_) => return namespace::clone(Namespaces::NOTHING),
+        };
+        let Some(groups) = &ready.cgroups else {
+            return namespace::clone(ready.namespaces);
+        };
+        let namespaces = ready.namespaces.without(Namespaces::CGROUP);
+        match groups.unified() {
+            Some(cgroup) => namespace::clone_into(namespaces, cgroup),
+            None => namespace::clone(namespaces),
+        }
+    }
+
+    fn waits_for_cgroups(&self) -> bool {
+        match self {
+            Self::Run(ready) => ready
+                .cgroups
+                .as_ref()
+                .is_some_and(|groups| groups.folders().have_v1()),
+            Self::Join(ready) => !ready.cgroups.is_empty(),
+        }
+    }
+
+    fn put_in_cgroups(&self, pid: i32) -> Result<(), cgroup::Error> {
+        match self {
+            Self::Run(ready) => match &ready.cgroups {
+                Some(groups) => groups.folders().join_v1(pid),
+                None => Ok(()),
+            },
+            Self::Join(ready) => ready.cgroups.join(pid),
+        }
+    }
+
+    fn tells_command(&self) -> bool {
+        matches!(self, Self::Run(ready) if ready.tells_command)
+    }
+
+    fn object(&self, step: Step, index: usize) -> String {
+        match self {
+            Self::Run(ready) => ready.object(step, index),
+            Self::Join(ready) => ready.program.object(step, index).unwrap_or_default(),
+        }
+    }
+}
+
+impl Program {
     fn ignored_child(&self) -> SignalSet {
         let child = SignalSet::of(&[Signal::CHILD]);
-        if self.program.ignored.has(Signal::CHILD) {
+        if self.ignored.has(Signal::CHILD) {
             child
         } else {
             SignalSet::NONE
         }
     }
 
+    /// What is passed on to the command: all that was not ignored when mk was started.
+    fn forwarded(&self) -> SignalSet {
+        init::FORWARDED.without(self.ignored)
+    }
+}
+
+impl Prepared {
     /// Returns what a failed step was about.
     fn object(&self, step: Step, index: usize) -> String {
         use crate::path::shown;

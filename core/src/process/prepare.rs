@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
 use super::Error;
-use super::init;
 use super::program::{Program, c_string};
 use crate::cgroup::Groups;
 use crate::mounts::{Table, apply};
@@ -15,7 +14,6 @@ use crate::rootfs::scratch::Scratch;
 use crate::spec::RunSpec;
 use crate::spec::user::Identity;
 use crate::sys::namespace::Namespaces;
-use crate::sys::signal::SignalSet;
 
 /// A run ready to be cloned.
 #[derive(Debug)]
@@ -91,11 +89,6 @@ impl Prepared {
     #[must_use]
     pub fn within(self, cgroups: Option<Rc<Groups>>) -> Self {
         Self { cgroups, ..self }
-    }
-
-    /// What is passed on to the command: all that was not ignored when mk was started.
-    pub(super) fn forwarded(&self) -> SignalSet {
-        init::FORWARDED.without(self.program.ignored)
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) enum Told {
     Terminal(OwnedFd),
     /// The process id of the command, as the parent sees it.
     Command(i32),
+    /// The process that goes on in this one's place: its id, as the parent sees it, and a handle on it.
+    Sibling(i32, OwnedFd),
     /// The command was executed, or ended before it could be.
     Nothing,
 }
@@ -23,6 +25,7 @@ pub(super) enum Told {
 const FAILED: u8 = 0;
 const TERMINAL: u8 = 1;
 const COMMAND: u8 = 2;
+const SIBLING: u8 = 3;
 
 /// The parent's end.
 #[derive(Debug)]
@@ -58,6 +61,17 @@ impl Reporter {
     pub(super) fn command(&self) -> Result<(), SysError> {
         channel::send(&self.0, [&[COMMAND], b""], None)
     }
+
+    /// Hands over the process that goes on in this one's place, which ends now.
+    pub(super) fn sibling(&self, pid: i32, handle: BorrowedFd<'_>) -> Result<(), SysError> {
+        channel::send(&self.0, [&[SIBLING], &pid.to_ne_bytes()], Some(handle))
+    }
+}
+
+impl AsFd for Reporter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 impl Listener {
@@ -69,6 +83,10 @@ impl Listener {
             Some((&FAILED, report)) => Report::decode(report)
                 .map(|(step, index, failed, note)| Told::Failed(step, index, failed, note)),
             Some((&TERMINAL, _)) => received.file.map(Told::Terminal),
+            Some((&SIBLING, pid)) => pid
+                .try_into()
+                .ok()
+                .and_then(|pid| Some(Told::Sibling(i32::from_ne_bytes(pid), received.file?))),
             Some((&COMMAND, _)) => received.sender.map(Told::Command),
             _ => None,
         };

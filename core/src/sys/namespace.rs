@@ -231,13 +231,19 @@ pub fn write_own(name: &str, text: &str) -> Result<(), SysError> {
         .call_with(|| format!("write({path:?}, {text:?})"))
 }
 
+/// The inode number of the first user namespace's file, part of the kernel's interface (`PROC_USER_INIT_INO`).
+const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
 /// Whether this process is in the machine's first user namespace.
 pub fn is_first_user_namespace() -> Result<bool, SysError> {
-    /// The inode number of the first one's file, part of the kernel's interface (`PROC_USER_INIT_INO`).
-    const FIRST: u64 = 0xEFFF_FFFD;
     let stat =
         fs::statat(fs::CWD, c"/proc/self/ns/user", AtFlags::empty()).call("stat(\"/proc/self/ns/user\")")?;
-    Ok(stat.st_ino == FIRST)
+    Ok(stat.st_ino == FIRST_USER_NAMESPACE)
+}
+
+/// Whether the process `pid` is in the machine's first user namespace.
+pub fn is_in_first_user_namespace(pid: i32) -> Result<bool, SysError> {
+    Ok(number(pid, "user")?.1 == FIRST_USER_NAMESPACE)
 }
 
 /// Sets the host name of this UTS namespace.

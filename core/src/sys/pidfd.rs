@@ -20,7 +20,7 @@ pub fn open(pid: i32) -> Result<Option<OwnedFd>, SysError> {
 /// Returns when the process `pid` was started, in clock ticks since the boot; `None` where there is none, or /proc does
 /// not show it.
 pub fn start_of(pid: i32) -> Option<u64> {
-    let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs_err::read(format!("/proc/{pid}/stat")).ok()?;
     start_in(&stat)
 }
 
@@ -30,8 +30,9 @@ pub fn own() -> i32 {
 }
 
 /// Reads field 22 of proc_pid_stat(5). The second field is the program's name, in which anything may stand.
-fn start_in(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
+fn start_in(stat: &[u8]) -> Option<u64> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
@@ -41,10 +42,10 @@ mod tests {
 
     #[test]
     fn a_name_cannot_pretend_to_be_a_time() {
-        let stat = "7 (a) S 1 1 1 0 -1 1 1 1 1 1 1 1 1 1 20 0 1 0 666) S 1 2 3 0 -1 4 5 6 7 8 9 10 11 12 20 0 1 0 4711 14 15\n";
+        let stat = b"7 (\xff) S 1 1 1 0 -1 1 1 1 1 1 1 1 1 1 20 0 1 0 666) S 1 2 3 0 -1 4 5 6 7 8 9 10 11 12 20 0 1 0 4711 14 15\n";
         assert_eq!(start_in(stat), Some(4711));
-        assert_eq!(start_in("7 (a"), None);
-        assert_eq!(start_in("7 (a) S 1"), None);
+        assert_eq!(start_in(b"7 (a"), None);
+        assert_eq!(start_in(b"7 (a) S 1"), None);
     }
 
     #[test]

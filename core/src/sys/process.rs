@@ -172,6 +172,20 @@ pub fn close_all_but(keep: Option<BorrowedFd<'_>>) -> Result<(), SysError> {
     close_range(keep + 1, u32::MAX, 0)
 }
 
+/// Closes every file but the first three and those of `keep`.
+pub fn close_all_but_these<const N: usize>(keep: [BorrowedFd<'_>; N]) -> Result<(), SysError> {
+    let mut numbers = keep.map(|file| file.as_raw_fd() as u32);
+    numbers.sort_unstable();
+    let mut next = 3;
+    for number in numbers {
+        if number > next {
+            close_range(next, number - 1, 0)?;
+        }
+        next = next.max(number + 1);
+    }
+    close_range(next, u32::MAX, 0)
+}
+
 fn close_range(first: u32, last: u32, flags: u32) -> Result<(), SysError> {
     // SAFETY: whoever owns one of these descriptors is gone with the memory that the process gives up next.
     let returned = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
