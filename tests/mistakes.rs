@@ -56,6 +56,18 @@ mistakes! {
     a_name_for_a_run: ["run", "--name", "web", "busybox"];
     a_run_behind: ["run", "-d", "busybox"];
     an_option_unlike_any: ["run", "--stop-timeout", "3", "busybox"];
+    a_limit_of_memory_in_a_unit_of_two_meanings: ["run", "-m", "512mb", "busybox"];
+    a_limit_of_memory_that_leaves_no_room: ["run", "--memory", "4k", "busybox"];
+    a_limit_of_memory_that_is_no_number: ["run", "--memory", "lots", "busybox"];
+    no_processors_at_all: ["run", "--cpus", "0", "busybox"];
+    too_many_digits_of_a_processor: ["run", "--cpus", "0.12345", "busybox"];
+    no_processes_at_all: ["run", "--pids", "0", "busybox"];
+    processors_counted_backwards: ["run", "--cpuset", "3-1", "busybox"];
+    a_limit_of_an_unknown_resource: ["run", "--ulimit", "files=1024", "busybox"];
+    a_limit_without_a_value: ["run", "--ulimit", "nofile", "busybox"];
+    a_soft_limit_above_the_hard_one: ["run", "--ulimit", "nofile=20:10", "busybox"];
+    a_score_out_of_range: ["run", "--oom-score-adj", "5000", "busybox"];
+    a_limit_as_another_tool_names_it: ["run", "--pids-limit", "10", "busybox"];
     a_list_of_runs: ["ps"];
     the_version_as_a_command: ["version"];
     a_variable_with_a_blank_in_its_name: ["run", "busybox", "-e", "A B=1", "env"];

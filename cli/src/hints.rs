@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use mk_core::assemble;
+use mk_core::cgroup::{self, Why};
 use mk_core::enter;
 use mk_core::fetch::{self, debian};
 use mk_core::plan::resolve;
@@ -12,7 +13,7 @@ use mk_core::process::exit::{Step, StepError};
 use mk_core::process::idmap::{self, Reason};
 use mk_core::process::{self};
 use mk_core::store;
-use mk_core::sys::{Errno, SysError};
+use mk_core::sys::{Errno, SysError, namespace};
 
 use crate::report::Failing;
 use crate::settings;
@@ -37,6 +38,9 @@ fn is_not_permitted(error: &(dyn Error + 'static)) -> bool {
             Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::NODEV | Errno::OPNOTSUPP
         )
     };
+    if let Some(enter::Error::Limits(error)) = error.downcast_ref() {
+        return matches!(error, cgroup::Error::Refused { .. });
+    }
     if let Some(enter::Error::Process(error)) = error.downcast_ref() {
         return match error {
             process::Error::Sys(failed) => by_errno(failed),
@@ -223,13 +227,64 @@ fn of_run(error: &enter::Error) -> Option<String> {
              before keeps owners as `single`"
                 .into()
         }
+        enter::Error::Limits(error) => return of_limits(error),
         enter::Error::Process(process::Error::Step(error)) => return of_step(error),
         _ => return None,
     })
 }
 
+/// How to get a cgroup that mk may limit.
+fn of_limits(error: &cgroup::Error) -> Option<String> {
+    let cgroup::Error::Refused { why, .. } = error else {
+        return None;
+    };
+    // An ordinary user is root here too, of a namespace that mk has made.
+    let root = namespace::is_first_user_namespace().unwrap_or(true) && rustix::process::geteuid().is_root();
+    let systemd = Path::new("/run/systemd/system").exists();
+    let scope = match root {
+        true => "`systemd-run --scope -p Delegate=yes mk run …` gives mk a cgroup of its own",
+        false => "`systemd-run --user --scope -p Delegate=yes mk run …` gives mk a cgroup of its own",
+    };
+    Some(match why {
+        Why::NotOurs { legacy: true, .. } => {
+            "root may: `sudo mk run …`; for others the machine must boot with version 2 alone: \
+             `systemd.unified_cgroup_hierarchy=1` on the kernel's command line"
+                .into()
+        }
+        Why::NotOurs { .. } | Why::Busy { .. } if systemd => scope.into(),
+        Why::NotOurs { .. } => "root may, and can give you a cgroup: docs/run.md, \"Limits\", shows how".into(),
+        Why::Busy { folder } => {
+            let folder = folder.display();
+            format!("move them into one beside: `mkdir {folder}/others`, then each pid into its cgroup.procs")
+        }
+        Why::NotEnabled { .. } if systemd && !root => {
+            "let users have all of them, as root: `systemctl edit user@.service`, with `[Service]` and \
+             `Delegate=cpu cpuset io memory pids`; then log in again"
+                .into()
+        }
+        Why::NotEnabled { folder, .. } => {
+            let above = folder.parent().unwrap_or(folder);
+            let file = above.join("cgroup.subtree_control");
+            format!("switch it on above, as root: `echo '+memory +cpu +pids +cpuset' > {}`", file.display())
+        }
+        Why::ReadOnly { .. } if in_a_container() => {
+            "mk runs in a container that may not have cgroups: limit that one, or start it with `--privileged`".into()
+        }
+        Why::ReadOnly { mount } => format!("as root: `mount -o remount,rw {}`", mount.display()),
+        Why::NotMounted if in_a_container() => {
+            "mk runs in a container without cgroups: limit that one instead".into()
+        }
+        Why::NotMounted => "as root: `mount -t cgroup2 none /sys/fs/cgroup`".into(),
+        Why::OutOfSight { .. } => "mount the hierarchy where mk runs, as root: `mount -t cgroup2 none DIR`".into(),
+    })
+}
+
 fn of_step(error: &StepError) -> Option<String> {
     Some(match (error.step, error.failed.errno) {
+        (Step::OomScore, Errno::ACCESS) => {
+            "a lower score than mk's own takes CAP_SYS_RESOURCE on the whole machine: call mk as root, or leave it out"
+                .into()
+        }
         (Step::Exec, Errno::NOENT) if error.object.contains('/') => {
             "the path is looked up inside the image; `mk inspect --tree IMAGE` lists its files".into()
         }

@@ -15,6 +15,9 @@ mod ending;
 /// What is written, where, and whose it is.
 mod files;
 
+/// How much of the machine a command may take.
+mod limits;
+
 /// What a command sees and what it cannot reach.
 mod inside;
 

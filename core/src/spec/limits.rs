@@ -235,8 +235,8 @@ impl fmt::Display for Cpus {
 pub struct Pids(u32);
 
 impl Pids {
-    /// The most process ids that a 64-bit kernel has (`PID_MAX_LIMIT`).
-    pub const MOST: u32 = 4_194_304;
+    /// One less than the most process ids that a 64-bit kernel has (`PID_MAX_LIMIT`), for the reaper takes one.
+    pub const MOST: u32 = 4_194_303;
 
     /// Returns how many.
     pub fn count(self) -> u32 {
@@ -476,7 +476,7 @@ mod tests {
     #[test]
     fn at_least_one_process() {
         assert_eq!("100".parse::<Pids>().unwrap().count(), 100);
-        for text in ["0", "", "-1", "+1", "max", "1.0", "4194305", "99999999999"] {
+        for text in ["0", "", "-1", "+1", "max", "1.0", "4194304", "99999999999"] {
             assert!(text.parse::<Pids>().is_err(), "{text:?} was accepted");
         }
     }
