@@ -11,6 +11,7 @@ use crate::value::{Pair, assignment};
 
 /// `mk run`.
 mod limits;
+mod privileges;
 mod run;
 
 pub(crate) use run::{NetworkArg, Run};

@@ -24,6 +24,11 @@ use crate::sys::namespace::Namespaces;
 use crate::sys::process::Ending;
 use crate::sys::{SysError, place};
 
+/// What the command may do, and what stands in the way of it.
+pub mod grant;
+
+pub use grant::Grant;
+
 /// A run that did not come about.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -73,6 +78,9 @@ pub enum Error {
     /// A limit cannot be set.
     #[error(transparent)]
     Limits(#[from] cgroup::Error),
+    /// The command cannot be given what was asked for.
+    #[error(transparent)]
+    Grant(#[from] grant::Error),
     /// The container was not started.
     #[error(transparent)]
     Process(#[from] process::Error),
@@ -125,6 +133,8 @@ pub struct Plan {
     /// What is limited for each of its processes.
     pub rlimits: Rlimits,
     oom_score: Option<OomScore>,
+    /// What the command may do.
+    pub grant: Grant,
     set_groups: bool,
     scratch: Scratch,
 }
@@ -141,7 +151,7 @@ impl fmt::Display for Plan {
         if let Some(score) = self.oom_score {
             writeln!(f, "oom_score_adj {score}")?;
         }
-        write!(f, "{}", self.table)
+        write!(f, "{}{}", self.grant, self.table)
     }
 }
 
@@ -162,10 +172,11 @@ pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
     Ok(Plan {
         namespaces: prepare::namespaces(spec.network),
         table: table(rootfs, spec, &facts),
-        identity,
         cgroups: cgroup::Plan::new(&spec.limits)?,
         rlimits: Rlimits::decide(&spec.limits.ulimits).map_err(process::Error::Sys)?,
         oom_score: spec.limits.oom_score,
+        grant: Grant::decide(&spec.privileges, identity.uid)?,
+        identity,
         set_groups: mapped.has_groups(),
         scratch,
     })
@@ -186,6 +197,7 @@ pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, plan: Plan) -> Result<Ended, Er
         plan.table,
         plan.scratch,
         &plan.identity,
+        plan.grant.granted,
         plan.set_groups,
     )?;
     let cgroups = match &plan.cgroups {

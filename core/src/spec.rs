@@ -10,6 +10,8 @@ use crate::recipe::{Conf, Network, RunDefaults};
 
 /// How much of the machine the container may take.
 pub mod limits;
+/// What the command may do.
+pub mod privileges;
 /// How much each of its processes may take.
 pub mod ulimit;
 /// Users and groups, as asked for and as the image's files name them.
@@ -18,6 +20,7 @@ pub mod user;
 pub mod volume;
 
 use limits::Limits;
+use privileges::Privileges;
 use user::UserName;
 pub use volume::{Extra, Tmpfs, Volume};
 
@@ -55,6 +58,8 @@ pub struct Asked {
     pub stop_timeout: Option<Duration>,
     /// How much of the machine it may take.
     pub limits: Limits,
+    /// What it may do.
+    pub privileges: privileges::Asked,
 }
 
 /// What cannot be run as asked.
@@ -102,6 +107,9 @@ pub enum Error {
         /// As written.
         path: String,
     },
+    /// Privileges that contradict each other.
+    #[error(transparent)]
+    Privileges(#[from] privileges::Error),
     /// A user or group that is neither a name nor a number.
     #[error(transparent)]
     User(#[from] user::BadUser),
@@ -144,6 +152,8 @@ pub struct RunSpec {
     pub stop_timeout: Duration,
     /// How much of the machine it may take.
     pub limits: Limits,
+    /// What it may do.
+    pub privileges: Privileges,
 }
 
 impl RunSpec {
@@ -169,6 +179,7 @@ impl RunSpec {
             mounts: in_order(asked.mounts)?,
             stop_timeout: asked.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
             limits: asked.limits,
+            privileges: Privileges::new(asked.privileges)?,
         })
     }
 }

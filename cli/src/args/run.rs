@@ -8,6 +8,7 @@ use mk_core::spec::{Tmpfs, Volume};
 
 use super::StoreArgs;
 use super::limits::LimitArgs;
+use super::privileges::PrivilegeArgs;
 use crate::value::{Pair, tmpfs, variable, volume};
 
 /// Run a command in an image, in fresh namespaces
@@ -40,7 +41,7 @@ pub(crate) struct Run {
     /// Program and arguments [default: what the image says, else /bin/sh]
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
     pub(crate) command: Vec<OsString>,
-    /// Print the namespaces, mounts and limits as they would be made, and stop
+    /// Print the namespaces, privileges, mounts and limits as they would be made, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,
     #[command(flatten)]
@@ -53,6 +54,8 @@ pub(crate) struct Run {
     pub(crate) namespaces: NamespaceArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) privileges: PrivilegeArgs,
 }
 
 /// Which files the command sees, and where its writes go.

@@ -140,6 +140,7 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         process,
         namespaces,
         limits,
+        privileges,
         ..
     } = args;
     let volumes = files.volumes.into_iter().map(Extra::Volume);
@@ -163,6 +164,7 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         mounts: volumes.chain(files.tmpfs.into_iter().map(Extra::Tmpfs)).collect(),
         stop_timeout: None,
         limits: limits.into(),
+        privileges: privileges.into(),
     })
 }
 

@@ -59,12 +59,14 @@ pub fn table(rootfs: &Rootfs, spec: &RunSpec, facts: &Facts) -> Table {
     };
     let mut mounts = kernel(spec, facts);
     mounts.extend(memory(spec));
-    mounts.extend(
-        HIDDEN
-            .iter()
-            .map(|&(path, folder)| fixed(path, What::Hidden { folder }, Attr::default())),
-    );
-    mounts.extend(FROZEN.iter().map(|path| fixed(path, What::Frozen, READ_ONLY)));
+    if !spec.privileges.open_views {
+        mounts.extend(
+            HIDDEN
+                .iter()
+                .map(|&(path, folder)| fixed(path, What::Hidden { folder }, Attr::default())),
+        );
+        mounts.extend(FROZEN.iter().map(|path| fixed(path, What::Frozen, READ_ONLY)));
+    }
     mounts.extend(asked(spec, facts));
     Table {
         lowers: vec![conf, rootfs.tree.clone()],
@@ -96,17 +98,21 @@ fn kernel(spec: &RunSpec, facts: &Facts) -> Vec<Mount> {
     let host_sys = spec.network == Network::Host && facts.in_user_namespace;
     let sys = if host_sys { What::HostSys } else { What::Sysfs };
     let sys_attr = Attr {
-        read_only: true,
+        read_only: !spec.privileges.open_views,
+        ..NO_PROGRAMS
+    };
+    let dev_attr = Attr {
+        // The nodes in it are mounts of their own, so that this one may forbid nodes.
+        no_dev: !spec.privileges.open_views,
         ..NO_PROGRAMS
     };
     let devices = What::Devices {
         terminal_group: facts.has_terminal_group.then_some(TERMINAL_GROUP),
     };
-    // The nodes in it are mounts of their own, so that this one may forbid nodes.
     vec![
         fixed("proc", What::Proc, NO_PROGRAMS),
         fixed("sys", sys, sys_attr),
-        fixed("dev", devices, NO_PROGRAMS),
+        fixed("dev", devices, dev_attr),
     ]
 }
 

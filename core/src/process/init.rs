@@ -33,7 +33,7 @@ pub(super) fn stay_with(command: i32, lease: Option<BorrowedFd<'_>>) -> ! {
     process::rename(c"mk-init");
     // Nothing of what fails here would make it better to stop: the command runs already.
     let _ = crate::sys::place::go(c"/");
-    let _ = process::set_capabilities(CapabilitySet::KILL);
+    let _ = process::set_capabilities(CapabilitySet::KILL, CapabilitySet::empty());
     let _ = process::close_all_but(lease);
     loop {
         match signal::wait_for(AWAITED) {

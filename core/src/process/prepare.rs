@@ -12,6 +12,7 @@ use crate::recipe::Network;
 use crate::rootfs::Rootfs;
 use crate::rootfs::scratch::Scratch;
 use crate::spec::RunSpec;
+use crate::spec::privileges::Granted;
 use crate::spec::user::Identity;
 use crate::sys::namespace::Namespaces;
 
@@ -48,13 +49,15 @@ pub fn namespaces(network: Network) -> Namespaces {
 }
 
 impl Prepared {
-    /// Makes everything that the run of `spec` by `identity` needs. `set_groups` says whether groups can be set.
+    /// Makes everything that the run of `spec` by `identity`, with what is `granted`, needs. `set_groups` says whether
+    /// groups can be set.
     pub fn new(
         rootfs: Rootfs,
         spec: &RunSpec,
         table: Table,
         scratch: Scratch,
         identity: &Identity,
+        granted: Granted,
         set_groups: bool,
     ) -> Result<Self, Error> {
         let store = std::path::absolute(&rootfs.store).map_err(|source| Error::Store {
@@ -70,7 +73,7 @@ impl Prepared {
             mounts: apply::prepare(&table),
             host_name: c_string("the host name", spec.hostname.as_bytes())?,
             loopback: spec.network == Network::None,
-            program: Program::new(spec, identity, set_groups)?,
+            program: Program::new(spec, identity, granted, set_groups)?,
             tells_command: false,
             cgroups: None,
             table,

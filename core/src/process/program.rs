@@ -11,33 +11,18 @@ use super::Error;
 use super::exit::{At, Fault, Step};
 use super::rlimit::Rlimits;
 use crate::path::shown;
-use crate::seccomp::{self, Arch, Filter};
 use crate::spec::RunSpec;
+use crate::spec::privileges::Granted;
 use crate::spec::user::Identity;
 use crate::sys::process::{self, CStrings, CapabilitySet};
 use crate::sys::signal::{self, SignalSet};
 use crate::sys::{Errno, SysError, place};
 
-/// What a container's root may do: Docker's list, less the making of device nodes.
-pub const KEPT: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::NET_BIND_SERVICE)
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::SYS_CHROOT)
-    .union(CapabilitySet::AUDIT_WRITE)
-    .union(CapabilitySet::SETFCAP);
-
 /// A command ready to be executed.
 #[derive(Debug)]
 pub struct Program {
     pub(super) workdir: CString,
-    pub(super) keep: CapabilitySet,
+    pub(super) granted: Granted,
     pub(super) uid: u32,
     pub(super) gid: u32,
     /// `None` where the user namespace does not let anyone set groups.
@@ -45,8 +30,6 @@ pub struct Program {
     pub(super) candidates: Vec<CString>,
     pub(super) arguments: CStrings,
     pub(super) environment: CStrings,
-    /// Which system calls it may make; `None`: all.
-    pub(super) filter: Option<Filter>,
     /// Signals that mk does not pass on, because whoever started it has them ignored.
     pub(super) ignored: SignalSet,
     pub(super) rlimits: Rlimits,
@@ -54,8 +37,14 @@ pub struct Program {
 }
 
 impl Program {
-    /// Makes what the command of `spec` needs, run by `identity`. `set_groups` says whether groups can be set.
-    pub fn new(spec: &RunSpec, identity: &Identity, set_groups: bool) -> Result<Self, Error> {
+    /// Makes what the command of `spec` needs, run by `identity` with what is `granted`. `set_groups` says whether groups
+    /// can be set.
+    pub fn new(
+        spec: &RunSpec,
+        identity: &Identity,
+        granted: Granted,
+        set_groups: bool,
+    ) -> Result<Self, Error> {
         let mut environment = spec.env.clone();
         environment
             .entry("HOME".into())
@@ -77,14 +66,13 @@ impl Program {
             .map(|text| c_string("an argument", text.as_bytes()));
         Ok(Self {
             workdir: c_string("the working directory", spec.workdir.as_bytes())?,
-            keep: KEPT,
+            granted,
             uid: identity.uid,
             gid: identity.gid,
             groups: set_groups.then(|| identity.groups.clone()),
             candidates: candidates(command, &path)?,
             arguments: CStrings::new(arguments.collect::<Result<_, _>>()?),
             environment: CStrings::new(entries.collect::<Result<_, _>>()?),
-            filter: Some(seccomp::usual(Arch::HERE, KEPT.bits())),
             ignored: signal::ignored(),
             rlimits: Rlimits::decide(&spec.limits.ulimits)?,
             oom_score: match &spec.limits.oom_score {
@@ -116,18 +104,25 @@ impl Program {
         self.rlimits.set().at(Step::Rlimits)?;
         process::own_session_keyring().at(Step::Privileges)?;
         // Needs a capability that the next calls take away.
-        process::bound_capabilities(self.keep).at(Step::Privileges)?;
+        process::bound_capabilities(self.granted.keep).at(Step::Privileges)?;
         if let Some(groups) = &self.groups {
             process::set_groups(groups).at(Step::User)?;
         }
+        let ambient = self.granted.ambient;
+        let mut held = self.granted.of(self.uid);
+        if self.granted.new_privileges {
+            // Without no_new_privs, loading the filter needs it.
+            held |= CapabilitySet::SYS_ADMIN;
+        }
+        if self.uid != 0 && !held.is_empty() {
+            process::keep_capabilities().at(Step::Privileges)?;
+        }
         process::become_user(self.uid, self.gid).at(Step::User)?;
-        let keep = if self.uid == 0 {
-            self.keep
-        } else {
-            CapabilitySet::empty()
-        };
-        process::set_capabilities(keep).at(Step::Privileges)?;
-        process::no_new_privileges().at(Step::Privileges)?;
+        process::set_capabilities(held, ambient).at(Step::Privileges)?;
+        process::pass_on_capabilities(ambient).at(Step::Privileges)?;
+        if !self.granted.new_privileges {
+            process::no_new_privileges().at(Step::Privileges)?;
+        }
         process::keep_standard_files_only().at(Step::Standard)?;
         signal::reset(self.ignored).at(Step::Standard)?;
         // The last: a signal that waited for us ends us as it would end the command.
@@ -137,14 +132,14 @@ impl Program {
     /// Executes the first candidate that can be; the first that is there and cannot be is the one to tell of.
     pub(super) fn execute(&self) -> Result<Infallible, Fault> {
         let mut refused = None;
-        let mut filter = self.filter.as_deref();
+        let mut restricted = false;
         for (index, path) in self.candidates.iter().enumerate() {
             let found = place::is_inside(path);
             let errno = match found {
                 Ok(()) => {
-                    // The last thing before, so that it need not allow any call of mk's but this one.
-                    if let Some(filter) = filter.take() {
-                        process::filter_calls(filter).at(Step::Filter)?;
+                    if !restricted {
+                        self.restrict()?;
+                        restricted = true;
                     }
                     process::exec(path, &self.arguments, &self.environment)
                 }
@@ -169,6 +164,20 @@ impl Program {
                 errno,
             },
         })
+    }
+
+    /// Loads the filter: the last thing before the command, so that it need not allow what mk calls.
+    fn restrict(&self) -> Result<(), Fault> {
+        if let Some(filter) = &self.granted.filter {
+            process::filter_calls(filter).at(Step::Filter)?;
+        }
+        match self.granted.new_privileges {
+            true => {
+                let held = self.granted.of(self.uid);
+                process::set_capabilities(held, self.granted.ambient).at(Step::Privileges)
+            }
+            false => Ok(()),
+        }
     }
 
     /// Returns what a failed step of this program's was about; nothing where the step is not one of its own.
@@ -241,13 +250,5 @@ mod tests {
         assert_eq!(found("/bin/ls", "/usr/bin"), ["/bin/ls"]);
         assert_eq!(found("./ls", "/usr/bin"), ["./ls"]);
         assert_eq!(found("", "/usr/bin"), [""; 0]);
-    }
-
-    #[test]
-    fn a_container_s_root_can_neither_mount_nor_make_nodes() {
-        assert!(
-            !KEPT.intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::MKNOD | CapabilitySet::SYS_PTRACE)
-        );
-        assert_eq!(KEPT.bits().count_ones(), 13);
     }
 }

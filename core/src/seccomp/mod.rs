@@ -9,6 +9,8 @@ use std::borrow::Cow;
 pub mod calls;
 /// Profile → program.
 pub mod compile;
+/// Docker's JSON format of profiles → Profile.
+pub mod json;
 /// Profiles as data.
 pub mod profile;
 /// The profile of runs that ask for no other.

@@ -91,14 +91,28 @@ pub fn bound_capabilities(keep: CapabilitySet) -> Result<(), SysError> {
     Ok(())
 }
 
-/// Sets what this process may do; nothing of it is inherited by a program without being root.
-pub fn set_capabilities(keep: CapabilitySet) -> Result<(), SysError> {
+/// Sets what this process may do, and what of it a program without being root can be given (capabilities(7)).
+pub fn set_capabilities(keep: CapabilitySet, inheritable: CapabilitySet) -> Result<(), SysError> {
     let sets = CapabilitySets {
         effective: keep,
         permitted: keep,
-        inheritable: CapabilitySet::empty(),
+        inheritable,
     };
     rustix::thread::set_capabilities(None, sets).call("capset")
+}
+
+/// Has a change of user, until the next program is executed, leave what this process may do.
+pub fn keep_capabilities() -> Result<(), SysError> {
+    rustix::thread::set_keep_capabilities(true).call("prctl(PR_SET_KEEPCAPS)")
+}
+
+/// Gives programs that this process executes, without being root, what of `inheritable` capabilities is in `ambient`.
+pub fn pass_on_capabilities(ambient: CapabilitySet) -> Result<(), SysError> {
+    let numbers = (0..64).map(|number| CapabilitySet::from_bits_retain(1 << number));
+    for one in numbers.filter(|one| ambient.contains(*one)) {
+        rustix::thread::configure_capability_in_ambient_set(one, true).call("prctl(PR_CAP_AMBIENT_RAISE)")?;
+    }
+    Ok(())
 }
 
 /// Sets the supplementary groups of this thread.
