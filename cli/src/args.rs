@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Rm(Rm),
     Gc(Gc),
     Verify(Verify),
+    Volumes(Volumes),
     Export(Export),
     Lock(Lock),
     Doctor(Doctor),
@@ -263,6 +264,42 @@ pub(crate) struct Verify {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+}
+
+/// List the volumes that runs keep in the store, or take some away
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+A volume is made by the first run that names it, as in
+`mk run IMAGE -v NAME:/var/cache`, and stays until it is taken away here.
+
+Examples:
+  mk volumes
+  mk volumes --json | jq -r '.[].name'
+  mk volumes rm cache"
+)]
+pub(crate) struct Volumes {
+    #[command(subcommand)]
+    pub(crate) action: Option<VolumesAction>,
+    /// Print a JSON list
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// What is done with volumes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumesAction {
+    /// Take volumes away, with all that is in them; those that a run uses stay
+    Rm {
+        /// Names of volumes
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
 }
 
 /// Write an image out as a tar archive or a folder

@@ -12,6 +12,7 @@ use mk_core::plan::resolve;
 use mk_core::process::exit::{Step, StepError};
 use mk_core::process::idmap::{self, Reason};
 use mk_core::process::{self};
+use mk_core::rootfs::{attach, kept};
 use mk_core::store;
 use mk_core::sys::{Errno, SysError, namespace};
 
@@ -184,6 +185,7 @@ fn of_store(error: &store::Error) -> Option<String> {
         }
         store::Error::Missing(_) | store::Error::NotLaidOut(_) => "`mk build` makes it".into(),
         store::Error::Ambiguous { .. } => "give more digits".into(),
+        store::Error::VolumeInUse(_) => "it can be taken away when the run has ended".into(),
         store::Error::NoSuchId { .. } => {
             "a range for this user, as root: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`".into()
         }
@@ -214,11 +216,9 @@ fn of_run(error: &enter::Error) -> Option<String> {
                 let home = Path::new("$HOME").join(below);
                 return Some(format!("mk does not expand `~`: write \"{}:…\"", home.display()));
             }
-            let path = source_path.display();
-            let relative = source_path.components().count() == 1 && !source_path.is_absolute();
-            let named = if relative { " (mk has no named volumes: SOURCE is a path)" } else { "" };
-            format!("make it first: `mkdir -p {path}`{named}")
+            format!("make it first: `mkdir -p {}`; or have mk do so: `-v SOURCE:TARGET:create`", source_path.display())
         }
+        enter::Error::Attach(error) => return of_attached(error),
         enter::Error::Unknown(_) => "numbers work without an entry there: `-u UID:GID`".into(),
         enter::Error::NotMapped { single: true, .. } => {
             "`-u 0` runs as the image's root, which is you\n\
@@ -276,6 +276,39 @@ fn of_limits(error: &cgroup::Error) -> Option<String> {
         }
         Why::NotMounted => "as root: `mount -t cgroup2 none /sys/fs/cgroup`".into(),
         Why::OutOfSight { .. } => "mount the hierarchy where mk runs, as root: `mount -t cgroup2 none DIR`".into(),
+    })
+}
+
+/// What a run uses of the store besides its image.
+fn of_attached(error: &attach::Error) -> Option<String> {
+    Some(match error {
+        attach::Error::Unclear { name } => format!(
+            "write `-v ./{name}:…` for the file or folder, `--mount type=volume,source={name},target=…` for a volume"
+        ),
+        attach::Error::Volume { failed, .. } => return of_store(failed),
+        attach::Error::Kept(error) => match error {
+            kept::Error::OtherTree { path, kept, .. } => format!(
+                "what was written lies over files that are not this image's: take another folder; or go on with that \
+                 image (`mk images --json` tells which has the tree {}); or `rm -rf {}`",
+                kept.short(),
+                path.display()
+            ),
+            kept::Error::OtherKind { .. } => "take another folder for each kind of run".into(),
+            kept::Error::InUse { .. } => "each run needs a folder of its own".into(),
+            kept::Error::NotOurs { .. } => "whoever it belongs to could change the container from outside: make one of \
+                                            your own, `--scratch ./NAME` does"
+                .into(),
+            kept::Error::NotEmpty { path, .. } => {
+                format!("mk makes a folder that is missing: `--scratch {}/scratch`", path.display())
+            }
+            kept::Error::Filesystem { .. } => {
+                "a folder on another filesystem does, ext4, xfs, btrfs or tmpfs; or leave `--scratch` out: then writes \
+                 go to memory"
+                    .into()
+            }
+            kept::Error::Store(error) => return of_store(error),
+            kept::Error::Damaged { .. } | kept::Error::Sys { .. } => return None,
+        },
     })
 }
 
@@ -442,7 +475,7 @@ mod tests {
         };
         assert_eq!(
             advice(&missing).as_deref(),
-            Some("make it first: `mkdir -p /tmp/t1`")
+            Some("make it first: `mkdir -p /tmp/t1`; or have mk do so: `-v SOURCE:TARGET:create`")
         );
     }
 }

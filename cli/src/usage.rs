@@ -124,6 +124,11 @@ const HABITS: [(&str, &str, &str); 39] = [
     ),
     ("mk", "start", "`mk run IMAGE` starts the image's command"),
     ("mk", "stop", A_PROCESS),
+    (
+        "mk",
+        "volume",
+        "`mk volumes` lists the volumes, `mk volumes rm NAME` takes one away",
+    ),
     ("mk", "version", "`mk --version` prints it"),
     (
         "mk build",
@@ -163,11 +168,6 @@ const HABITS: [(&str, &str, &str); 39] = [
         "mk run",
         "--memory-swap",
         "leave it out: what `--memory` limits is not swapped out",
-    ),
-    (
-        "mk run",
-        "--mount",
-        "`-v SOURCE:TARGET` shows a file or folder of the host inside, `--tmpfs TARGET` an empty one",
     ),
     (
         "mk run",

@@ -1,7 +1,7 @@
 //! Values of options that have a form of their own: typed text in, a checked value out. No file is looked at here.
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use mk_core::spec::{Tmpfs, Volume};
+use mk_core::spec::{Extra, ScratchKind, Tmpfs, Volume};
 
 /// `NAME=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(crate) fn blank_in_name(name: &str) -> Option<String> {
     })
 }
 
-/// Returns the reader of `-v SRC:DST[:ro]`, which takes any bytes that a path can hold.
+/// Returns the reader of `-v SRC:DST[:OPTS]`, which takes any bytes that a path can hold.
 pub(crate) fn volume() -> impl TypedValueParser<Value = Volume> {
     OsStringValueParser::new().try_map(|text| Volume::parse(&text))
 }
@@ -59,6 +59,16 @@ pub(crate) fn volume() -> impl TypedValueParser<Value = Volume> {
 /// Returns the reader of `--tmpfs DST[:OPTS]`.
 pub(crate) fn tmpfs() -> impl TypedValueParser<Value = Tmpfs> {
     OsStringValueParser::new().try_map(|text| Tmpfs::parse(&text))
+}
+
+/// Returns the reader of `--mount type=…,target=…,…`.
+pub(crate) fn mount() -> impl TypedValueParser<Value = Extra> {
+    OsStringValueParser::new().try_map(|text| Extra::parse(&text))
+}
+
+/// Returns the reader of `--scratch WHERE`.
+pub(crate) fn scratch() -> impl TypedValueParser<Value = ScratchKind> {
+    OsStringValueParser::new().try_map(|text| ScratchKind::parse(&text))
 }
 
 #[cfg(test)]

@@ -15,11 +15,16 @@ use crate::process::idmap::Mapped;
 use crate::process::rlimit::Rlimits;
 use crate::process::{self, Prepared, prepare};
 use crate::recipe::Network;
+use crate::rootfs::attach::{self, Which};
+use crate::rootfs::capture::Notes;
+use crate::rootfs::kept::Fit;
 use crate::rootfs::scratch::Scratch;
 use crate::rootfs::{self, Rootfs};
 use crate::spec::limits::{Memory, OomScore};
 use crate::spec::user::{Identity, Unknown};
-use crate::spec::{Extra, RunSpec};
+use crate::spec::volume::Source;
+use crate::spec::{Extra, RunSpec, ScratchKind};
+use crate::store::{Image, ImageId, Owners, Store};
 use crate::sys::namespace::Namespaces;
 use crate::sys::process::Ending;
 use crate::sys::{SysError, place};
@@ -46,6 +51,24 @@ pub enum Error {
         /// Why.
         #[source]
         failed: io::Error,
+    },
+    /// A missing source could not be made.
+    #[error("cannot make the volume's source `{}`", .source_path.display())]
+    Create {
+        /// As seen from the root.
+        source_path: PathBuf,
+        /// Why.
+        #[source]
+        failed: io::Error,
+    },
+    /// What the store was to give besides the image.
+    #[error(transparent)]
+    Attach(#[from] attach::Error),
+    /// The run shows something of the store that was never looked up.
+    #[error("`{called}` was not looked up in the store")]
+    Unattached {
+        /// What.
+        called: String,
     },
     /// The image does not know the user or the group.
     #[error(transparent)]
@@ -137,6 +160,8 @@ pub struct Plan {
     pub grant: Grant,
     set_groups: bool,
     scratch: Scratch,
+    /// Folders of the host that are to be made.
+    create: Vec<PathBuf>,
 }
 
 impl fmt::Display for Plan {
@@ -155,19 +180,52 @@ impl fmt::Display for Plan {
     }
 }
 
-/// Decides how `spec` is run on `rootfs`; this process must be root of its user namespace.
+/// Makes what a decided run of the image `id` wants of `store` and is not there yet: volumes, and a folder for its
+/// writes.
+pub fn furnish(
+    rootfs: &mut Rootfs,
+    store: &Store,
+    (id, image): (&ImageId, &Image),
+    spec: &RunSpec,
+) -> Result<(), Error> {
+    rootfs.make_volumes(store, id, &spec.mounts)?;
+    if matches!(spec.scratch, ScratchKind::Memory { .. }) {
+        return Ok(());
+    }
+    let mapped = Mapped::look().map_err(Error::Image)?;
+    let fit = Fit {
+        tree: image.tree,
+        owners: match (mapped.first, mapped.has_groups()) {
+            (true, _) => Owners::Native,
+            (false, true) => Owners::Subordinate,
+            (false, false) => Owners::Single,
+        },
+        notes: match mapped.first {
+            true => Notes::Trusted,
+            false => Notes::User,
+        },
+    };
+    let named = |uid, gid| mapped.has_uid(uid) && mapped.has_gid(gid);
+    Ok(rootfs.attach_scratch(store, &spec.scratch, &fit, named)?)
+}
+
+/// Decides how `spec` is run on `rootfs`, to which all was attached that it asks for; this process must be root of its
+/// user namespace.
 pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
     let mapped = Mapped::look().map_err(Error::Image)?;
     let tree = rootfs.tree_path();
     let identity = identity(&tree, spec, &mapped)?;
     let own_conf = own_conf(spec);
+    let Sources { found, create } = Sources::look(rootfs, spec)?;
     let facts = Facts {
         in_user_namespace: !mapped.first,
         has_terminal_group: mapped.has_gid(5),
         own_conf: own_conf.is_some(),
-        sources: sources(spec)?,
+        sources: found,
+        foreign_ids: false,
     };
     let mut scratch = Scratch::for_tree(&tree, own_conf).map_err(Error::Image)?;
+    scratch.limit(&spec.scratch);
     scratch.keep_owners(|uid, gid| mapped.has_uid(uid) && mapped.has_gid(gid));
     Ok(Plan {
         namespaces: prepare::namespaces(spec.network),
@@ -179,6 +237,7 @@ pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
         identity,
         set_groups: mapped.has_groups(),
         scratch,
+        create,
     })
 }
 
@@ -189,8 +248,20 @@ pub fn run(rootfs: Rootfs, spec: &RunSpec) -> Result<Ended, Error> {
 }
 
 /// Carries `plan` out, which was made of the same `rootfs` and `spec`.
-pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, plan: Plan) -> Result<Ended, Error> {
+pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Ended, Error> {
     make_scratch_folder(&rootfs.store).map_err(Error::Scratch)?;
+    match (&spec.scratch, &rootfs.kept) {
+        (ScratchKind::Memory { .. }, _) => {}
+        (_, Some(kept)) => plan.scratch.write_to(kept),
+        (kind, None) => {
+            return Err(Error::Unattached {
+                called: kind.to_string(),
+            });
+        }
+    }
+    for source_path in plan.create {
+        fs_err::create_dir_all(&source_path).map_err(|failed| Error::Create { source_path, failed })?;
+    }
     let ready = Prepared::new(
         rootfs,
         spec,
@@ -240,29 +311,61 @@ fn own_conf(spec: &RunSpec) -> Option<Vec<(&'static str, String)>> {
     ])
 }
 
-/// Looks at the sources of the volumes: where they are, seen from the root, and whether they are folders.
-fn sources(spec: &RunSpec) -> Result<Vec<(PathBuf, bool)>, Error> {
-    let volumes = spec.mounts.iter().filter_map(|extra| match extra {
-        Extra::Volume(volume) => Some(&volume.source),
-        Extra::Tmpfs(_) => None,
-    });
-    let look = |source: &PathBuf| {
-        let folder = fs_err::metadata(source)?.is_dir();
-        Ok((std::path::absolute(source)?, folder))
-    };
-    volumes
-        .map(|source| {
-            look(source).map_err(|failed: io::Error| match failed.kind() {
-                io::ErrorKind::NotFound => Error::MissingSource {
-                    source_path: source.clone(),
+/// Where the volumes and images of a run are.
+#[derive(Debug, Default)]
+struct Sources {
+    /// Of each in order: its place, and whether that is a folder.
+    found: Vec<(PathBuf, bool)>,
+    /// Folders of the host that are missing and wanted.
+    create: Vec<PathBuf>,
+}
+
+impl Sources {
+    fn look(rootfs: &Rootfs, spec: &RunSpec) -> Result<Self, Error> {
+        let mut sources = Self::default();
+        for extra in &spec.mounts {
+            let found = match extra {
+                Extra::Volume(volume) => match &volume.source {
+                    Source::Path(path) => sources.of_host(path, volume.options.create)?,
+                    Source::Named { name, .. } => in_store(rootfs, &Which::Volume(name.clone()))?,
                 },
-                _ => Error::Source {
-                    source_path: source.clone(),
-                    failed,
-                },
-            })
-        })
-        .collect()
+                Extra::Image(image) => in_store(rootfs, &Which::Image(image.image.clone()))?,
+                Extra::Tmpfs(_) => continue,
+            };
+            sources.found.push(found);
+        }
+        Ok(sources)
+    }
+
+    fn of_host(&mut self, source: &Path, create: bool) -> Result<(PathBuf, bool), Error> {
+        let failed = |failed: io::Error| Error::Source {
+            source_path: source.to_owned(),
+            failed,
+        };
+        let path = std::path::absolute(source).map_err(failed)?;
+        match fs_err::metadata(source) {
+            Ok(found) => Ok((path, found.is_dir())),
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound && create => {
+                self.create.push(path.clone());
+                Ok((path, true))
+            }
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => Err(Error::MissingSource {
+                source_path: source.to_owned(),
+            }),
+            Err(other) => Err(failed(other)),
+        }
+    }
+}
+
+fn in_store(rootfs: &Rootfs, which: &Which) -> Result<(PathBuf, bool), Error> {
+    match rootfs.others.iter().find(|other| other.which == *which) {
+        Some(other) => Ok((other.path.clone(), true)),
+        None => Err(Error::Unattached {
+            called: match which {
+                Which::Volume(name) | Which::Image(name) => name.clone(),
+            },
+        }),
+    }
 }
 
 /// The most that a file which says who is who may hold, in bytes.

@@ -10,19 +10,24 @@ use crate::recipe::{Conf, Network, RunDefaults};
 
 /// How much of the machine the container may take.
 pub mod limits;
+/// `--mount`, in which every mount can be said.
+mod mount;
 /// What the command may do.
 pub mod privileges;
+/// Where writes go that are to no volume.
+pub mod scratch;
 /// How much each of its processes may take.
 pub mod ulimit;
 /// Users and groups, as asked for and as the image's files name them.
 pub mod user;
-/// Volumes and tmpfs.
+/// Volumes, folders in memory, other images.
 pub mod volume;
 
 use limits::Limits;
 use privileges::Privileges;
+pub use scratch::ScratchKind;
 use user::UserName;
-pub use volume::{Extra, Tmpfs, Volume};
+pub use volume::{Extra, ImageMount, Tmpfs, Volume};
 
 /// The host name where neither the image nor the command line gives one.
 pub const DEFAULT_HOST_NAME: &str = "mk";
@@ -54,6 +59,10 @@ pub struct Asked {
     pub as_pid1: bool,
     /// Volumes and tmpfs, in the order in which they were asked for.
     pub mounts: Vec<Extra>,
+    /// Where writes go that are to no volume.
+    pub scratch: ScratchKind,
+    /// Whose ids the container has.
+    pub userns: Userns,
     /// How long a program may take to end after it was asked to; left out: ten seconds.
     pub stop_timeout: Option<Duration>,
     /// How much of the machine it may take.
@@ -62,12 +71,38 @@ pub struct Asked {
     pub privileges: privileges::Asked,
 }
 
+/// Whose ids a container has: what its root is on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Userns {
+    /// The caller's: root is who calls mk.
+    #[default]
+    Host,
+    /// A range that nothing else has: root is nobody.
+    Auto,
+}
+
 /// What cannot be run as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// `-v` with something else than `SOURCE:TARGET[:ro]`.
-    #[error("`{text}` is not a volume: {why}, expected `SOURCE:TARGET` or `SOURCE:TARGET:ro`")]
+    /// `-v` with something else than `SOURCE:TARGET[:OPTIONS]`.
+    #[error("`{text}` is not a volume: {why}")]
     Volume {
+        /// As written.
+        text: String,
+        /// What is wrong with it, as a fragment.
+        why: String,
+    },
+    /// `--mount` with something else than `type=…,target=…,…`.
+    #[error("`{text}` is not a mount: {why}")]
+    Mount {
+        /// As written.
+        text: String,
+        /// What is wrong with it, as a fragment.
+        why: String,
+    },
+    /// `--scratch` with something else than `disk`, `tmpfs[:SIZE]` or a path.
+    #[error("`{text}` is no place for writes (`tmpfs`, `tmpfs:64m`, `disk` or a path): {why}")]
+    Scratch {
         /// As written.
         text: String,
         /// What is wrong with it, as a fragment.
@@ -80,6 +115,14 @@ pub enum Error {
         text: String,
         /// What is wrong with it, as a fragment.
         why: String,
+    },
+    /// A volume whose ids are to be mapped, or not, in a run that has those of its caller.
+    #[error(
+        "the volume at `{target}` asks whose its files are, and they are the caller's inside and outside: `idmap` and `noidmap` go with `--userns auto`"
+    )]
+    SameIds {
+        /// Where.
+        target: TreePath,
     },
     /// Two mounts at one place.
     #[error("two mounts have the same target `{target}`")]
@@ -148,6 +191,10 @@ pub struct RunSpec {
     pub as_pid1: bool,
     /// Volumes and tmpfs; one that lies below another comes after it.
     pub mounts: Vec<Extra>,
+    /// Where writes go that are to no volume.
+    pub scratch: ScratchKind,
+    /// Whose ids the container has.
+    pub userns: Userns,
     /// How long a program at process 1 may take to end after it was asked to.
     pub stop_timeout: Duration,
     /// How much of the machine it may take.
@@ -176,7 +223,9 @@ impl RunSpec {
             network: asked.network.or(defaults.network).unwrap_or_default(),
             read_only: asked.read_only,
             as_pid1: asked.as_pid1,
-            mounts: in_order(asked.mounts)?,
+            mounts: in_order(check_ids(asked.mounts, asked.userns)?)?,
+            scratch: asked.scratch,
+            userns: asked.userns,
             stop_timeout: asked.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
             limits: asked.limits,
             privileges: Privileges::new(asked.privileges)?,
@@ -254,6 +303,17 @@ fn environment(
         no_nul("an environment entry", value)?;
     }
     Ok(env)
+}
+
+/// Whose files a volume holds is a question only where the container's ids are not the caller's.
+fn check_ids(mounts: Vec<Extra>, userns: Userns) -> Result<Vec<Extra>, Error> {
+    let asks = |extra: &&Extra| matches!(extra, Extra::Volume(volume) if volume.options.idmap.is_some());
+    match mounts.iter().find(asks) {
+        Some(extra) if userns == Userns::Host => Err(Error::SameIds {
+            target: extra.target().clone(),
+        }),
+        _ => Ok(mounts),
+    }
 }
 
 /// What lies above comes first, whatever the order asked: `-v a:/x/y -v b:/x` would otherwise hide `a`.
@@ -373,6 +433,25 @@ mod tests {
             ..Asked::default()
         };
         assert_eq!(spec(twice), Err(Error::SameTarget { target: path("x") }));
+    }
+
+    #[test]
+    fn ids_are_mapped_only_where_they_differ() {
+        for (options, userns, fits) in [
+            ("ro", Userns::Host, true),
+            ("idmap", Userns::Host, false),
+            ("noidmap", Userns::Host, false),
+            ("idmap", Userns::Auto, true),
+            ("noidmap", Userns::Auto, true),
+        ] {
+            let volume = Volume::parse(OsStr::new(&format!("/a:/b:{options}"))).unwrap();
+            let asked = Asked {
+                mounts: vec![Extra::Volume(volume)],
+                userns,
+                ..Asked::default()
+            };
+            assert_eq!(spec(asked).is_ok(), fits, "{options} {userns:?}");
+        }
     }
 
     #[test]

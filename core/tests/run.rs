@@ -152,7 +152,7 @@ fn exit_codes(sandbox: &Sandbox) {
         (125, &["-w", "/no/such/folder", "true"]),
         (125, &["-u", "no-such-user", "true"]),
         (125, &["-v", "./no-such-source:/mnt", "true"]),
-        (125, &["-v", "store:/etc/passwd/x", "true"]),
+        (125, &["-v", "./store:/etc/passwd/x", "true"]),
     ] {
         let out = sandbox.run(arguments);
         assert_eq!(out.code, Some(code), "{arguments:?}: {out:?}");
@@ -166,7 +166,7 @@ fn exit_codes(sandbox: &Sandbox) {
     let script = folder.join("script");
     fs_err::write(&script, "#!/no/such/interpreter\n").unwrap();
     fs_err::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
-    let out = sandbox.run(["-v", "programs:/p", "/p/script"]);
+    let out = sandbox.run(["-v", "./programs:/p", "/p/script"]);
     assert_eq!(out.code, Some(126));
     assert!(out.stderr.contains("interpreter"), "{out:?}");
     let out = sandbox.run(["-w", "/no/such/folder", "true"]);
@@ -205,7 +205,7 @@ fn volumes(sandbox: &Sandbox) {
     // The order asked would hide the inner one; paths are seen from the caller's folder.
     let options = [
         "-v",
-        "inner:/mnt/a/b",
+        "./inner:/mnt/a/b",
         "-v",
         "./outer:/mnt",
         "-v",
@@ -215,7 +215,7 @@ fn volumes(sandbox: &Sandbox) {
     assert_eq!(sandbox.shell(&options, script), "outer\ninner\nouter\n");
     let written = fs_err::metadata(outer.join("w")).unwrap();
     assert_eq!(written.uid(), rustix::process::geteuid().as_raw());
-    let flags = sandbox.shell(&["-v", "outer:/mnt"], "grep ' /mnt ' /proc/mounts");
+    let flags = sandbox.shell(&["-v", "./outer:/mnt"], "grep ' /mnt ' /proc/mounts");
     assert!(flags.contains("nosuid,nodev"), "{flags}");
 }
 
@@ -223,7 +223,7 @@ fn read_only_volume(sandbox: &Sandbox) {
     let folder = sandbox.folder("read-only/below");
     fs_err::write(folder.join("f"), "x").unwrap();
     let refused = sandbox.shell(
-        &["-v", "read-only:/mnt:ro"],
+        &["-v", "./read-only:/mnt:ro"],
         "touch /mnt/a && exit 1; touch /mnt/below/a && exit 1; rm /mnt/below/f && exit 1; echo refused",
     );
     assert_eq!(refused, "refused\n");
@@ -242,7 +242,7 @@ fn hostile_links(sandbox: &Sandbox) {
     let folder = sandbox.folder("hostile");
     fs_err::write(folder.join("f"), "inside\n").unwrap();
     let seen = sandbox.shell(
-        &["-v", "hostile:/out/in", "-v", "hostile:/up/there"],
+        &["-v", "./hostile:/out/in", "-v", "./hostile:/up/there"],
         "cat /in/f /tmp/there/f",
     );
     assert_eq!(seen, "inside\ninside\n");

@@ -18,7 +18,7 @@ fn a_folder_of_the_host_is_read_and_written_as_the_caller() {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     assert_eq!((metadata.uid(), metadata.gid()), (uid.as_raw(), gid.as_raw()));
     // A relative path is seen from where mk is called.
-    assert_eq!(says(&sandbox, &["-v", "t1:/mnt"], "cat /mnt/g"), "new");
+    assert_eq!(says(&sandbox, &["-v", "./t1:/mnt"], "cat /mnt/g"), "new");
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn a_read_only_volume_is_not_written() {
     for path in ["/mnt/new", "/mnt/below/f"] {
         let output = sh(
             &sandbox,
-            &["-v", "t1:/mnt:ro"],
+            &["-v", "./t1:/mnt:ro"],
             &format!("cat /mnt/below/f; echo bad >{path}"),
         );
         assert_ne!(output.code, Some(0), "{output}");
@@ -39,7 +39,7 @@ fn a_read_only_volume_is_not_written() {
     }
     let output = sh(
         &sandbox,
-        &["-v", "t1:/mnt:ro"],
+        &["-v", "./t1:/mnt:ro"],
         "mount -o remount,rw /mnt || echo bad >/mnt/new",
     );
     assert_ne!(output.code, Some(0), "{output}");
@@ -55,11 +55,11 @@ fn files_and_nested_folders_are_volumes_too_and_missing_targets_are_made() {
     fs_err::create_dir(sandbox.work().join("outer/sub")).unwrap();
     let options = [
         "-v",
-        "one:/deep/er/file",
+        "./one:/deep/er/file",
         "-v",
-        "outer:/not/there",
+        "./outer:/not/there",
         "-v",
-        "inner:/not/there/sub",
+        "./inner:/not/there/sub",
     ];
     let text = says(
         &sandbox,
@@ -69,7 +69,7 @@ fn files_and_nested_folders_are_volumes_too_and_missing_targets_are_made() {
     assert_eq!(text, "file\nouter\ninner");
     let over = says(
         &sandbox,
-        &["-v", "one:/etc/passwd"],
+        &["-v", "./one:/etc/passwd"],
         "cat /etc/passwd; echo more >>/etc/passwd",
     );
     assert_eq!(over, "file");
@@ -83,7 +83,7 @@ fn files_and_nested_folders_are_volumes_too_and_missing_targets_are_made() {
 #[test]
 fn a_volume_that_is_not_there_is_an_error_that_says_mkdir() {
     let Some(sandbox) = boxed("") else { return };
-    let output = sh(&sandbox, &["-v", "nowhere:/mnt"], "echo started");
+    let output = sh(&sandbox, &["-v", "./nowhere:/mnt"], "echo started");
     assert_eq!(output.code, Some(125), "{output}");
     assert!(
         output.stderr.contains("nowhere") && output.stderr.contains("mkdir"),
@@ -106,7 +106,7 @@ fn a_volume_does_not_leave_the_image_by_its_links() {
     for target in ["way", "up"] {
         let script = format!("cat /{target}/new/f");
         assert_eq!(
-            says(&sandbox, &["-v", &format!("t1:/{target}/new")], &script),
+            says(&sandbox, &["-v", &format!("./t1:/{target}/new")], &script),
             "hi"
         );
         assert_eq!(
@@ -142,7 +142,7 @@ fn what_is_written_in_the_image_is_nowhere_afterwards() {
 fn a_read_only_run_writes_to_memory_and_volumes_only() {
     let Some(sandbox) = boxed("") else { return };
     fs_err::create_dir(sandbox.work().join("t1")).unwrap();
-    let options = ["--read-only", "-v", "t1:/mnt", "--tmpfs", "/memory"];
+    let options = ["--read-only", "-v", "./t1:/mnt", "--tmpfs", "/memory"];
     let script = "for p in /x /etc/x /root/x /bin/x /mnt/x /memory/x /tmp/x /run/x /dev/shm/x; do\n\
                   if (echo y >$p) 2>/dev/null; then echo $p; fi; done";
     assert_eq!(

@@ -80,7 +80,7 @@ fn mounts_and_the_host_name_of_a_run_are_its_own() {
         "--tmpfs",
         "/mounted-inside",
         "-v",
-        "t1:/volume-inside",
+        "./t1:/volume-inside",
     ];
     let child = start(
         &sandbox,
@@ -270,7 +270,7 @@ fn a_run_starts_where_it_is_told_to() {
     assert_eq!(says(&sandbox, &["-w", "/etc"], "pwd"), "/etc");
     sandbox.write("t1/f", "");
     assert_eq!(
-        says(&sandbox, &["-v", "t1:/src", "-w", "/src"], "pwd; ls"),
+        says(&sandbox, &["-v", "./t1:/src", "-w", "/src"], "pwd; ls"),
         "/src\nf"
     );
 }
@@ -332,7 +332,7 @@ fn a_rehearsal_prints_the_mounts_and_starts_nothing() {
     fs_err::create_dir(sandbox.work().join("t1")).unwrap();
     let output = sh(
         &sandbox,
-        &["--dry-run", "-v", "t1:/mnt:ro", "--tmpfs", "/memory"],
+        &["--dry-run", "-v", "./t1:/mnt:ro", "--tmpfs", "/memory"],
         "echo x >/mnt/x; echo started",
     );
     let output = output.ok();

@@ -21,6 +21,12 @@ mod limits;
 /// What a command sees and what it cannot reach.
 mod inside;
 
+/// Where writes go.
+mod scratch;
+
+/// Volumes, named ones too, and other images.
+mod volumes;
+
 /// How long something that happens soon may take before a test gives up on it.
 const SOON: Duration = Duration::from_secs(30);
 

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use mk_core::spec::{Tmpfs, Volume};
+use mk_core::spec::{Extra, ScratchKind, Tmpfs, Volume};
 
 use super::StoreArgs;
 use super::limits::LimitArgs;
 use super::privileges::PrivilegeArgs;
-use crate::value::{Pair, tmpfs, variable, volume};
+use crate::value::{Pair, mount, scratch, tmpfs, variable, volume};
 
 /// Run a command in an image, in fresh namespaces
 #[derive(Debug, Args)]
@@ -18,7 +18,7 @@ use crate::value::{Pair, tmpfs, variable, volume};
     after_help = "\
 Options stand before or after IMAGE; the first other word starts the command,
 and options after it are the command's own. What the command writes is gone
-when it ends, except in volumes.
+when it ends, except in volumes and where `--scratch` names a folder.
 
 An image that is not built yet but known as a recipe (a path to a .toml file,
 ./images/IMAGE.toml, or one that mk ships) is built first.
@@ -31,6 +31,7 @@ Examples:
   mk run busybox ls -l /                       one command; `-l` is its own
   mk run busybox -v /tmp/t1:/mnt cat /mnt/f    a folder of yours at /mnt
   mk run busybox -v .:/src:ro -w /src sh       read-only, and start there
+  mk run busybox -v cache:/var/cache           a volume that mk keeps
   mk run busybox -e LANG=C -- env              an environment variable
   mk run busybox -m 512m --cpus 1.5 make       not more than that"
 )]
@@ -62,15 +63,23 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Files")]
 pub(crate) struct FileArgs {
-    /// Show a file or folder of the host inside (with `:ro` at the end, read-only); may be repeated
-    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET", value_parser = volume())]
+    /// Show a file or folder of the host inside, or a volume of this name, with options such as ro or noexec; may be
+    /// repeated
+    #[arg(short = 'v', long = "volume", value_name = "SOURCE:TARGET[:OPTS]", value_parser = volume())]
     pub(crate) volumes: Vec<Volume>,
+    /// The same in the long form: type=bind, volume, image or tmpfs, source=…, target=…; may be repeated
+    #[arg(long, value_name = "KEY=VALUE,…", value_parser = mount())]
+    pub(crate) mount: Vec<Extra>,
     /// Put an empty folder in memory at TARGET, with options such as size=64m; may be repeated
     #[arg(long, value_name = "TARGET[:OPTS]", value_parser = tmpfs())]
     pub(crate) tmpfs: Vec<Tmpfs>,
     /// Let the command write nowhere but in volumes and in memory
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Where other writes go: tmpfs, tmpfs:SIZE or disk, gone at the end; or a folder, which keeps them for the next run
+    /// [default: tmpfs]
+    #[arg(long, value_name = "WHERE", value_parser = scratch())]
+    pub(crate) scratch: Option<ScratchKind>,
 }
 
 /// Who runs the command, and what it is told.

@@ -9,6 +9,7 @@ mod images;
 mod inspect;
 mod run;
 mod stored;
+mod volumes;
 
 use std::path::Path;
 
@@ -147,6 +148,7 @@ pub(crate) fn call(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Gc(args) => stored::collect(&args, context),
         Command::Verify(args) => stored::check(&args, context),
         Command::Doctor(args) => doctor::call(&args, context),
+        Command::Volumes(args) => volumes::call(&args, context),
         Command::Schema(_) => schema(),
     }
 }

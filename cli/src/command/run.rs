@@ -11,7 +11,7 @@ use mk_core::process::exit::Step;
 use mk_core::recipe::Network;
 use mk_core::rootfs::Rootfs;
 use mk_core::spec::ulimit::Lowered;
-use mk_core::spec::{Asked, Extra, RunSpec};
+use mk_core::spec::{Asked, Extra, RunSpec, Userns};
 use mk_core::store::{self, Image, ImageId, Store};
 
 use super::{Context, build, find};
@@ -32,9 +32,13 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     let asked = asked(args, context)?;
     let store = context.store(&settings)?;
     let id = image_of(&word, &settings, &store, context)?;
-    let (rootfs, image) = laid_out(&word, id, &settings, &store, context)?;
+    let (mut rootfs, image) = laid_out(&word, id, &settings, &store, context)?;
     let shell = asked.command.is_empty() && image.run.command.is_empty();
     let spec = RunSpec::new(&image.run, &image.conf, asked)?;
+    attach_images(&mut rootfs, &spec, &settings, &store, context)?;
+    rootfs
+        .attach_volumes(&store, &spec.mounts)
+        .map_err(|error| failed(error.into()))?;
     let plan = enter::plan(&rootfs, &spec).map_err(failed)?;
     for lowered in &plan.rlimits.lowered {
         context.ui.note(too_high(lowered));
@@ -43,6 +47,7 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
         ui::data(plan.to_string().trim_end())?;
         return Ok(0);
     }
+    enter::furnish(&mut rootfs, &store, (&id, &image), &spec).map_err(failed)?;
     match enter::carry_out(rootfs, &spec, plan) {
         Ok(ended) => {
             if let Some(limit) = ended.out_of_memory {
@@ -106,6 +111,25 @@ fn laid_out(
     }
 }
 
+/// Looks up the images that the run shows besides its own, and builds those that are known as recipes only.
+fn attach_images(
+    rootfs: &mut Rootfs,
+    spec: &RunSpec,
+    settings: &Settings,
+    store: &Store,
+    context: &Context,
+) -> Result<(), Failure> {
+    for extra in &spec.mounts {
+        if let Extra::Image(shown) = extra {
+            let word = OsString::from(&shown.image);
+            let id = image_of(&word, settings, store, context)?;
+            let (image, _) = laid_out(&word, id, settings, store, context)?;
+            rootfs.attach_image(&shown.image, image);
+        }
+    }
+    Ok(())
+}
+
 /// An error of a run brings its own exit code: 126 and 127 tell of the command, 125 of mk.
 fn failed(error: enter::Error) -> Failure {
     Failure::Coded(error.exit_code(), Box::new(error))
@@ -143,7 +167,7 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         privileges,
         ..
     } = args;
-    let volumes = files.volumes.into_iter().map(Extra::Volume);
+    let volumes = files.volumes.into_iter().map(Extra::Volume).chain(files.mount);
     let term = context
         .environment
         .text("TERM")
@@ -162,6 +186,8 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         read_only: files.read_only,
         as_pid1: namespaces.as_pid1,
         mounts: volumes.chain(files.tmpfs.into_iter().map(Extra::Tmpfs)).collect(),
+        scratch: files.scratch.unwrap_or_default(),
+        userns: Userns::Host,
         stop_timeout: None,
         limits: limits.into(),
         privileges: privileges.into(),

@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::{LINKS, Mount, NODES, Table, What};
 use crate::path::TreePath;
+use crate::rootfs::scratch::Names;
+use crate::spec::ScratchKind;
 use crate::sys::mount::{self, Attr, NewFs};
 use crate::sys::place::{self, Links};
 use crate::sys::{Errno, SysError};
@@ -16,6 +18,7 @@ use crate::sys::{Errno, SysError};
 /// A table ready to be carried out.
 #[derive(Debug)]
 pub struct Ready {
+    names: Names,
     lowers: CString,
     user_xattr: bool,
     read_only: bool,
@@ -42,7 +45,11 @@ enum Make {
         links: Vec<Node>,
     },
     /// A copy of a mount of the host.
-    Bind { source: CString, folder: bool },
+    Bind {
+        source: CString,
+        folder: bool,
+        recursive: bool,
+    },
     /// A copy of nothing.
     Hidden { folder: bool },
     /// A copy of what is there.
@@ -116,7 +123,9 @@ pub fn prepare(table: &Table) -> Ready {
         .iter()
         .map(|path| path.as_os_str().as_bytes())
         .collect();
+    let disk = !matches!(table.scratch, ScratchKind::Memory { .. });
     Ready {
+        names: Names::from_store(disk),
         lowers: c_string(&lowers.join(&b':')),
         user_xattr: table.user_xattr,
         read_only: table.read_only,
@@ -136,12 +145,19 @@ fn ready_mount(mount: &Mount) -> ReadyMount {
         What::HostSys => Make::Bind {
             source: c"/sys".to_owned(),
             folder: true,
+            recursive: true,
         },
         What::Devices { terminal_group } => devices(*terminal_group),
         What::Tmpfs { size, mode } => Make::New(c"tmpfs", tmpfs_options(*size, *mode)),
-        What::Bind { source, folder } => Make::Bind {
+        What::Bind {
+            source,
+            folder,
+            recursive,
+            ..
+        } => Make::Bind {
             source: c_string(source.as_os_str().as_bytes()),
             folder: *folder,
+            recursive: *recursive,
         },
         What::Hidden { folder } => Make::Hidden { folder: *folder },
         What::Frozen => Make::Frozen,
@@ -252,14 +268,14 @@ impl Ready {
     pub fn make_root(&self, note: &mut Note) -> Result<OwnedFd, SysError> {
         let new = NewFs::open(c"overlay")?;
         let made = self.overlay(&new).inspect_err(|_| note.ask(&new))?;
-        mount::attach_here(made.as_fd(), c"scratch/root")?;
+        mount::attach_here(made.as_fd(), self.names.root)?;
         Ok(made)
     }
 
     fn overlay(&self, new: &NewFs) -> Result<OwnedFd, SysError> {
         new.set(c"lowerdir", &self.lowers)?;
-        new.set(c"upperdir", c"scratch/upper")?;
-        new.set(c"workdir", c"scratch/work")?;
+        new.set(c"upperdir", self.names.upper)?;
+        new.set(c"workdir", self.names.work)?;
         if self.user_xattr {
             new.flag(c"userxattr")?;
         }
@@ -272,7 +288,7 @@ impl Ready {
     /// Puts the mount with this index in place below `root`.
     pub fn make(&self, index: usize, root: BorrowedFd<'_>, note: &mut Note) -> Result<(), SysError> {
         match self.mounts.get(index) {
-            Some(mount) => mount.make(root, note),
+            Some(mount) => mount.make(self.names, root, note),
             None => Ok(()),
         }
     }
@@ -291,7 +307,7 @@ impl Ready {
 }
 
 impl ReadyMount {
-    fn make(&self, root: BorrowedFd<'_>, note: &mut Note) -> Result<(), SysError> {
+    fn make(&self, names: Names, root: BorrowedFd<'_>, note: &mut Note) -> Result<(), SysError> {
         match &self.make {
             Make::New(kind, options) => {
                 let tree = new_fs(kind, options, self.attr, note)?;
@@ -307,12 +323,16 @@ impl ReadyMount {
                 self.put(root, tree.as_fd(), true)?;
                 fill_devices(tree.as_fd(), terminals, nodes, links, note)
             }
-            Make::Bind { source, folder } => {
-                let tree = mount::copy(source, true)?;
-                mount::restrict(tree.as_fd(), self.attr, true)?;
+            Make::Bind {
+                source,
+                folder,
+                recursive,
+            } => {
+                let tree = mount::copy(source, *recursive)?;
+                mount::restrict(tree.as_fd(), self.attr, *recursive)?;
                 self.put(root, tree.as_fd(), *folder)
             }
-            Make::Hidden { folder } => self.hide(root, *folder),
+            Make::Hidden { folder } => self.hide(names, root, *folder),
             Make::Frozen => self.freeze(root),
         }
     }
@@ -331,7 +351,7 @@ impl ReadyMount {
         }
     }
 
-    fn hide(&self, root: BorrowedFd<'_>, folder: bool) -> Result<(), SysError> {
+    fn hide(&self, names: Names, root: BorrowedFd<'_>, folder: bool) -> Result<(), SysError> {
         let Some(place) = self.find_if_there(root)? else {
             return Ok(());
         };
@@ -339,7 +359,7 @@ impl ReadyMount {
             let null = mount::copy(c"/dev/null", false)?;
             return mount::attach(null.as_fd(), place.as_fd());
         }
-        let empty = mount::copy(c"scratch/empty", false)?;
+        let empty = mount::copy(names.empty, false)?;
         let attr = Attr {
             read_only: true,
             no_suid: true,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::path::{TreePath, shown};
+use crate::spec::ScratchKind;
 use crate::sys::mount::Attr;
 
 /// Carries the prepared list out.
@@ -20,6 +21,8 @@ pub struct Table {
     pub user_xattr: bool,
     /// Whether the root is made read-only when all else is in place.
     pub read_only: bool,
+    /// Where writes to the root go.
+    pub scratch: ScratchKind,
     /// What is put into the root.
     pub mounts: Vec<Mount>,
 }
@@ -33,6 +36,8 @@ pub struct Mount {
     pub what: What,
     /// What it allows.
     pub attr: Attr,
+    /// Whether the files of root of the machine are those of the container's root in it.
+    pub idmap: bool,
 }
 
 /// A kind of mount.
@@ -56,12 +61,16 @@ pub enum What {
         /// Permission bits.
         mode: u16,
     },
-    /// A file or folder of the host, absolute, with all that is mounted below it.
+    /// A file or folder of the host.
     Bind {
-        /// Which one.
+        /// Which one: absolute, or relative to the store.
         source: PathBuf,
         /// Whether it is a folder.
         folder: bool,
+        /// Whether all that is mounted below it comes along.
+        recursive: bool,
+        /// What it is called where that is not its path: `volume cache`, `image alpine`.
+        called: Option<String>,
     },
     /// Nothing, in place of what is there; passed over where there is nothing.
     Hidden {
@@ -91,8 +100,11 @@ impl fmt::Display for Table {
             .iter()
             .map(|path| path.display().to_string())
             .collect();
-        let top = if self.read_only { "ro" } else { "written to memory" };
-        writeln!(f, "overlay {} -> / ({top})", lowers.join(" over "))?;
+        let lowers = lowers.join(" over ");
+        match self.read_only {
+            true => writeln!(f, "overlay {lowers} -> / (ro)")?,
+            false => writeln!(f, "overlay {lowers} -> / ({})", self.scratch)?,
+        }
         self.mounts.iter().try_for_each(|mount| writeln!(f, "{mount}"))
     }
 }
@@ -101,7 +113,12 @@ impl fmt::Display for Table {
 impl fmt::Display for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use std::os::unix::ffi::OsStrExt;
-        let Self { target, what, attr } = self;
+        let Self {
+            target,
+            what,
+            attr,
+            idmap,
+        } = self;
         let mut notes: Vec<String> = attr_names(*attr).map(str::to_owned).collect();
         let first = match what {
             What::Proc => "proc".to_owned(),
@@ -116,7 +133,17 @@ impl fmt::Display for Mount {
                 notes.push(format!("mode={mode:04o}"));
                 "tmpfs".to_owned()
             }
-            What::Bind { source, .. } => format!("bind {}", shown(source.as_os_str().as_bytes())),
+            What::Bind {
+                source,
+                recursive,
+                called,
+                ..
+            } => {
+                notes.extend((!recursive).then(|| "not recursive".into()));
+                notes.extend(idmap.then(|| "idmap".into()));
+                let path = || format!("bind {}", shown(source.as_os_str().as_bytes()));
+                called.clone().unwrap_or_else(path)
+            }
             What::Hidden { .. } => return write!(f, "hide {target}"),
             What::Frozen => return write!(f, "freeze {target}"),
         };

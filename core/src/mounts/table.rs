@@ -6,7 +6,8 @@ use super::{Mount, Table, What};
 use crate::path::TreePath;
 use crate::recipe::Network;
 use crate::rootfs::{Rootfs, SCRATCH};
-use crate::spec::{Extra, RunSpec, Tmpfs, Volume};
+use crate::spec::volume::Source;
+use crate::spec::{Extra, ImageMount, RunSpec, Tmpfs, Volume};
 use crate::sys::mount::Attr;
 
 /// What the machine and the caller bring along.
@@ -18,8 +19,10 @@ pub struct Facts {
     pub has_terminal_group: bool,
     /// Whether the run has its own three files of `/etc` in its scratch.
     pub own_conf: bool,
-    /// For each volume of the run, in order: its absolute source, and whether that is a folder.
+    /// For each volume and image of the run, in order: where it is, and whether that is a folder.
     pub sources: Vec<(PathBuf, bool)>,
+    /// Whether the container's ids are none of the machine's, so that mounts have to map them.
+    pub foreign_ids: bool,
 }
 
 /// The group that owns terminals, by a convention older than Linux distributions.
@@ -72,6 +75,7 @@ pub fn table(rootfs: &Rootfs, spec: &RunSpec, facts: &Facts) -> Table {
         lowers: vec![conf, rootfs.tree.clone()],
         user_xattr: facts.in_user_namespace,
         read_only: spec.read_only,
+        scratch: spec.scratch.clone(),
         mounts,
     }
 }
@@ -126,27 +130,55 @@ fn memory(spec: &RunSpec) -> impl Iterator<Item = Mount> {
 
 fn asked(spec: &RunSpec, facts: &Facts) -> Vec<Mount> {
     let mut sources = facts.sources.iter();
+    let mut next = || sources.next().cloned().unwrap_or_default();
     spec.mounts
         .iter()
         .map(|extra| match extra {
-            Extra::Volume(volume) => {
-                let source = sources.next().cloned();
-                let (source, folder) = source.unwrap_or_else(|| (volume.source.clone(), true));
-                volume_mount(volume, source, folder)
-            }
+            Extra::Volume(volume) => volume_mount(volume, next(), facts.foreign_ids),
+            Extra::Image(image) => image_mount(image, next(), facts.foreign_ids),
             Extra::Tmpfs(tmpfs) => tmpfs_mount(tmpfs),
         })
         .collect()
 }
 
-fn volume_mount(volume: &Volume, source: PathBuf, folder: bool) -> Mount {
+fn volume_mount(volume: &Volume, (source, folder): (PathBuf, bool), foreign_ids: bool) -> Mount {
+    let options = volume.options;
     Mount {
         target: volume.target.clone(),
-        what: What::Bind { source, folder },
+        what: What::Bind {
+            source,
+            folder,
+            recursive: options.recursive,
+            called: match &volume.source {
+                Source::Path(_) => None,
+                Source::Named { name, .. } => Some(format!("volume {name}")),
+            },
+        },
         attr: Attr {
-            read_only: volume.read_only,
+            read_only: options.read_only,
+            no_suid: !options.suid,
+            no_dev: !options.dev,
+            no_exec: !options.exec,
+        },
+        idmap: options.idmap.unwrap_or(foreign_ids),
+    }
+}
+
+fn image_mount(image: &ImageMount, (source, folder): (PathBuf, bool), foreign_ids: bool) -> Mount {
+    Mount {
+        target: image.target.clone(),
+        what: What::Bind {
+            source,
+            folder,
+            recursive: false,
+            called: Some(format!("image {}", crate::path::shown(image.image.as_bytes()))),
+        },
+        attr: Attr {
+            read_only: true,
+            no_exec: !image.exec,
             ..DATA
         },
+        idmap: foreign_ids,
     }
 }
 
@@ -157,7 +189,11 @@ fn tmpfs_mount(tmpfs: &Tmpfs) -> Mount {
             size: tmpfs.size,
             mode: tmpfs.mode,
         },
-        attr: DATA,
+        attr: Attr {
+            no_exec: !tmpfs.exec,
+            ..DATA
+        },
+        idmap: false,
     }
 }
 
@@ -167,6 +203,7 @@ fn fixed(path: &str, what: What, attr: Attr) -> Mount {
         target: TreePath::parse(path).unwrap_or_else(|_| TreePath::root()),
         what,
         attr,
+        idmap: false,
     }
 }
 
@@ -185,6 +222,8 @@ mod tests {
             tree: "rootfs/aa".into(),
             conf: "conf/bb".into(),
             lease: None,
+            others: Vec::new(),
+            kept: None,
         };
         let text = table(&rootfs, &spec, &facts).to_string();
         text.lines().map(str::to_owned).collect()
@@ -231,20 +270,44 @@ tmpfs -> /run (nosuid, nodev, mode=0755)";
     #[test]
     fn what_was_asked_for_comes_last() {
         let asked = Asked {
-            mounts: vec![volume("/a:/mnt:ro"), volume("f:/etc/f")],
+            mounts: vec![
+                volume("/a:/mnt:ro"),
+                volume("./f:/etc/f:bind,noexec,suid,dev"),
+                volume("cache:/var/cache"),
+                Extra::parse(OsStr::new("type=image,source=alpine,target=/alpine")).unwrap(),
+                Extra::parse(OsStr::new("type=tmpfs,target=/t,noexec,tmpfs-size=4k")).unwrap(),
+            ],
             ..Asked::default()
         };
         let facts = Facts {
-            sources: vec![("/a".into(), true), ("/here/f".into(), false)],
+            sources: vec![
+                // What lies above comes first.
+                ("/a".into(), true),
+                ("rootfs/cc".into(), true),
+                ("/here/f".into(), false),
+                ("volumes/cache/data".into(), true),
+            ],
             ..Facts::default()
         };
-        let lines = lines(asked, facts);
+        let mapped = Facts {
+            foreign_ids: true,
+            ..facts.clone()
+        };
+        let own = lines(asked.clone(), facts);
         assert_eq!(
-            lines[lines.len() - 2..],
+            own[own.len() - 5..],
             [
                 "bind /a -> /mnt (ro, nosuid, nodev)",
-                "bind /here/f -> /etc/f (nosuid, nodev)"
+                "image alpine -> /alpine (ro, nosuid, nodev, not recursive)",
+                "tmpfs -> /t (nosuid, nodev, noexec, size=4096, mode=1777)",
+                "bind /here/f -> /etc/f (noexec, not recursive)",
+                "volume cache -> /var/cache (nosuid, nodev)",
             ]
+        );
+        let mapped = lines(asked, mapped);
+        assert_eq!(
+            mapped[mapped.len() - 1],
+            "volume cache -> /var/cache (nosuid, nodev, idmap)"
         );
     }
 

@@ -93,7 +93,7 @@ fn enter_cgroups(gate: Option<&OwnedFd>) -> Result<(), SysError> {
 /// Goes on in a new process, and stays behind as its reaper.
 fn split(ready: &Prepared, namespaces: Namespaces) -> Result<(), Fault> {
     match namespace::clone(namespaces).at(Step::Split)? {
-        Side::Parent { pid, .. } => init::stay_with(pid, ready.rootfs.lease.as_ref().map(AsFd::as_fd)),
+        Side::Parent { pid, .. } => init::stay_with(pid, &ready.keep_open),
         Side::Child => Ok(()),
     }
 }

@@ -1,14 +1,12 @@
 //! Pid 1: passes signals on, reaps what nobody else does, and ends with the command.
 //!
-//! It runs in a fresh clone, so it never allocates; it has no file open but the lease, can do nothing but send
+//! It runs in a fresh clone, so it never allocates; it has no file open but the locks of what the run uses, can do nothing but send
 //! signals, and when it ends the kernel ends everything else in the container.
-
-use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
 use super::exit;
-use crate::sys::process::{self, CapabilitySet};
+use crate::sys::process::{self, CapabilitySet, Keep};
 use crate::sys::signal::{self, Signal, SignalSet};
 
 /// What is passed on to the command.
@@ -29,12 +27,12 @@ pub(super) const AWAITED: SignalSet = FORWARDED.with(SignalSet::of(&[Signal::CHI
 const TO_ALL: SignalSet = SignalSet::of(&[Signal::HANG_UP, Signal::INTERRUPT, Signal::QUIT, Signal::WINDOW]);
 
 /// Stays with the process `command` until it ends, then ends as it did.
-pub(super) fn stay_with(command: i32, lease: Option<BorrowedFd<'_>>) -> ! {
+pub(super) fn stay_with(command: i32, keep: &Keep) -> ! {
     process::rename(c"mk-init");
     // Nothing of what fails here would make it better to stop: the command runs already.
     let _ = crate::sys::place::go(c"/");
     let _ = process::set_capabilities(CapabilitySet::KILL, CapabilitySet::empty());
-    let _ = process::close_all_but(lease);
+    let _ = process::close_all_but(keep);
     loop {
         match signal::wait_for(AWAITED) {
             Ok(Signal::CHILD) => reap_all(command),

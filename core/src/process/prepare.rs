@@ -15,11 +15,13 @@ use crate::spec::RunSpec;
 use crate::spec::privileges::Granted;
 use crate::spec::user::Identity;
 use crate::sys::namespace::Namespaces;
+use crate::sys::process::Keep;
 
 /// A run ready to be cloned.
 #[derive(Debug)]
 pub struct Prepared {
-    pub(super) rootfs: Rootfs,
+    /// Holds the locks.
+    pub(super) _rootfs: Rootfs,
     pub(super) table: Table,
     pub(super) namespaces: Namespaces,
     pub(super) as_pid1: bool,
@@ -33,6 +35,8 @@ pub struct Prepared {
     /// Whether somebody wants to know the command's process id.
     pub(super) tells_command: bool,
     pub(super) cgroups: Option<Rc<Groups>>,
+    /// The locks of what the run uses, for the reaper, which holds them until the container is gone.
+    pub(super) keep_open: Keep,
 }
 
 /// Returns the namespaces of a run with this `network`.
@@ -76,8 +80,9 @@ impl Prepared {
             program: Program::new(spec, identity, granted, set_groups)?,
             tells_command: false,
             cgroups: None,
+            keep_open: Keep::of(rootfs.locks()),
             table,
-            rootfs,
+            _rootfs: rootfs,
         })
     }
 

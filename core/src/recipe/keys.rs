@@ -388,7 +388,7 @@ const OTHER_WORDS: &[(&str, &str)] = &[
 ];
 
 /// Returns the one of `known` that `word` was most likely meant to be.
-pub(super) fn meant<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn meant<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let known: Vec<&str> = known.into_iter().collect();
     let lower = word.to_lowercase();
     let allowed = match lower.chars().count() {

@@ -18,6 +18,8 @@ mod raw;
 mod step;
 mod syntax;
 
+pub(crate) use keys::meant;
+
 /// Everything a recipe says, with the values of its arguments put in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {

@@ -3,16 +3,26 @@
 //! [`Rootfs`] is the hand-over from the store to a run: read-only folders, one above the other, which stay as they are
 //! for as long as its lease is held.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+
+pub use attach::Other;
+use kept::Kept;
 
 use crate::store::{Error, Image, ImageId, Lease, Result, Store};
 
+/// What a run uses besides its image's folders: volumes, other images, a writable layer on a disk.
+pub mod attach;
 /// The writable layer → what it changed.
 pub mod capture;
 /// Tree → folder.
 pub mod checkout;
+/// A writable layer on a disk.
+pub mod kept;
 /// The writable layer on top.
 pub mod scratch;
+/// A folder of an image → the beginning of a volume.
+pub mod seed;
 
 pub use checkout::checkout;
 
@@ -27,6 +37,10 @@ pub struct Rootfs {
     pub conf: PathBuf,
     /// What keeps the folders from being collected: a shared file lock. The container holds it too.
     pub lease: Option<Lease>,
+    /// Volumes and images of the store that the run shows besides.
+    pub others: Vec<Other>,
+    /// Where the run's own writes go, if that is a disk.
+    pub kept: Option<Kept>,
 }
 
 impl Rootfs {
@@ -48,8 +62,20 @@ impl Rootfs {
             tree: below(store.rootfs_path(&image.tree)),
             conf: below(store.conf_path(id)),
             lease: Some(lease),
+            others: Vec::new(),
+            kept: None,
         };
         Ok((rootfs, image))
+    }
+
+    /// Returns the locks that keep what the run uses, for a container, which holds them as long as it runs.
+    pub fn locks(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let lease = self.lease.as_ref().map(AsFd::as_fd);
+        let others = self.others.iter().filter_map(Other::lock);
+        lease
+            .into_iter()
+            .chain(others)
+            .chain(self.kept.as_ref().map(AsFd::as_fd))
     }
 
     /// Returns the tree's folder as the caller sees it.

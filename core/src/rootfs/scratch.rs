@@ -4,16 +4,20 @@
 //! ```text
 //! scratch/upper   what is written; dressed like the image's own root, whose place it takes
 //! scratch/work    overlayfs' own
+//! scratch/disk    a folder with these two, where writes go to a disk
 //! scratch/empty   what hides a folder
 //! scratch/conf    the three files of /etc, where this run's differ from the store's
 //! scratch/root    the container's root is mounted here
 //! ```
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::kept::Kept;
+use crate::spec::ScratchKind;
 use crate::sys::place::{self, Dress};
+use crate::sys::process::c_string;
 use crate::sys::{SysError, mount};
 
 /// What the writable layer starts with.
@@ -23,6 +27,46 @@ pub struct Scratch {
     pub root: Dress,
     /// The files of `/etc` that this run has of its own.
     pub conf: Option<OwnConf>,
+    /// How many bytes the tmpfs can hold; `None`: half of the machine's memory.
+    pub size: Option<CString>,
+    /// The folder on a disk that holds `upper` and `work`.
+    pub disk: Option<CString>,
+}
+
+/// Where things are in the scratch, seen from the working directory of whoever makes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// The tmpfs itself.
+    pub top: &'static CStr,
+    /// Where the container's root is mounted.
+    pub root: &'static CStr,
+    /// The empty folder.
+    pub empty: &'static CStr,
+    /// What is written.
+    pub upper: &'static CStr,
+    /// Overlayfs' own.
+    pub work: &'static CStr,
+}
+
+impl Names {
+    /// Returns those for writes to memory or to a disk, seen from the store's folder.
+    pub const fn from_store(disk: bool) -> Self {
+        Self {
+            top: c"scratch",
+            root: c"scratch/root",
+            empty: c"scratch/empty",
+            upper: if disk {
+                c"scratch/disk/upper"
+            } else {
+                c"scratch/upper"
+            },
+            work: if disk {
+                c"scratch/disk/work"
+            } else {
+                c"scratch/work"
+            },
+        }
+    }
 }
 
 /// Files of `/etc` that the store does not keep.
@@ -55,7 +99,21 @@ impl Scratch {
                     })
                     .collect(),
             }),
+            size: None,
+            disk: None,
         })
+    }
+
+    /// Has writes to memory stop where `kind` says.
+    pub fn limit(&mut self, kind: &ScratchKind) {
+        if let ScratchKind::Memory { size: Some(size) } = kind {
+            self.size = c_string(size.to_string());
+        }
+    }
+
+    /// Has writes go to a disk.
+    pub fn write_to(&mut self, kept: &Kept) {
+        self.disk = c_string(kept.path());
     }
 
     /// Takes away owners that the caller's user namespace cannot name: what they dress stays root's.
@@ -71,6 +129,9 @@ impl Scratch {
 pub fn make(scratch: &Scratch) -> Result<(), SysError> {
     let new = mount::NewFs::open(c"tmpfs")?;
     new.set(c"mode", c"0700")?;
+    if let Some(size) = &scratch.size {
+        new.set(c"size", size)?;
+    }
     let top = mount::Attr {
         no_dev: true,
         ..mount::Attr::default()
@@ -78,9 +139,7 @@ pub fn make(scratch: &Scratch) -> Result<(), SysError> {
     let tree = new.mount(top)?;
     mount::attach_here(tree.as_fd(), c"scratch")?;
     let tree = tree.as_fd();
-    for folder in [c"upper", c"work", c"root"] {
-        place::make_folder(tree, folder, 0o755)?;
-    }
+    place::make_folder(tree, c"root", 0o755)?;
     place::make_folder(tree, c"empty", 0o555)?;
     if let Some(conf) = &scratch.conf {
         place::make_folder(tree, c"conf", 0o755)?;
@@ -89,6 +148,14 @@ pub fn make(scratch: &Scratch) -> Result<(), SysError> {
             place::write_file(tree, path, 0o644, bytes)?;
         }
         place::put_on(tree, c"conf/etc", conf.etc)?;
+    }
+    if let Some(disk) = &scratch.disk {
+        place::make_folder(tree, c"disk", 0o700)?;
+        let disk = mount::copy(disk, false)?;
+        return mount::attach_at(disk.as_fd(), tree, c"disk");
+    }
+    for folder in [c"upper", c"work"] {
+        place::make_folder(tree, folder, 0o755)?;
     }
     place::put_on(tree, c"upper", scratch.root)
 }

@@ -15,16 +15,16 @@ pub struct BadDocument {
 
 /// A document as it is written.
 #[derive(Debug)]
-pub(super) struct Writer(String);
+pub(crate) struct Writer(String);
 
 impl Writer {
     /// Returns a document of nothing but its first line.
-    pub(super) fn new(header: &str) -> Self {
+    pub(crate) fn new(header: &str) -> Self {
         Self(format!("{header}\n"))
     }
 
     /// Adds a line. `key` is one of the format's own words.
-    pub(super) fn line(&mut self, key: &str, value: &str) {
+    pub(crate) fn line(&mut self, key: &str, value: &str) {
         self.0.push_str(key);
         self.0.push(' ');
         escape(&mut self.0, value, false);
@@ -32,7 +32,7 @@ impl Writer {
     }
 
     /// Adds a line whose value is several words, each escaped.
-    pub(super) fn words<'a>(&mut self, key: &str, words: impl IntoIterator<Item = &'a str>) {
+    pub(crate) fn words<'a>(&mut self, key: &str, words: impl IntoIterator<Item = &'a str>) {
         self.0.push_str(key);
         for word in words {
             self.0.push(' ');
@@ -42,7 +42,7 @@ impl Writer {
     }
 
     /// Adds a line with a name, in which spaces are escaped, and a value.
-    pub(super) fn named(&mut self, key: &str, name: &str, value: &str) {
+    pub(crate) fn named(&mut self, key: &str, name: &str, value: &str) {
         self.0.push_str(key);
         self.0.push(' ');
         escape(&mut self.0, name, true);
@@ -52,21 +52,21 @@ impl Writer {
     }
 
     /// Returns the text.
-    pub(super) fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.0
     }
 }
 
 /// The lines of a document behind its first, one after the other.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a str,
     line: usize,
 }
 
 impl<'a> Reader<'a> {
     /// Begins to read a document with this first line.
-    pub(super) fn new(bytes: &'a [u8], header: &str) -> Result<Self, BadDocument> {
+    pub(crate) fn new(bytes: &'a [u8], header: &str) -> Result<Self, BadDocument> {
         let bad = |why: String| BadDocument { line: 1, why };
         let text = std::str::from_utf8(bytes).map_err(|_| bad("it is not UTF-8".into()))?;
         let rest = text
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the value of the next line if its key is `key`.
-    pub(super) fn take(&mut self, key: &str) -> Option<&'a str> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<&'a str> {
         let (line, rest) = self.rest.split_once('\n')?;
         let value = line.strip_prefix(key)?.strip_prefix(' ')?;
         self.rest = rest;
@@ -89,14 +89,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the unescaped value of the next line if its key is `key`.
-    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, BadDocument> {
+    pub(crate) fn text(&mut self, key: &str) -> Result<Option<String>, BadDocument> {
         self.take(key)
             .map(|value| unescape(value, false).ok_or_else(|| self.bad("it is not escaped as it should be")))
             .transpose()
     }
 
     /// Returns the unescaped words of the next line if its key is `key`.
-    pub(super) fn words(&mut self, key: &str) -> Result<Option<Vec<String>>, BadDocument> {
+    pub(crate) fn words(&mut self, key: &str) -> Result<Option<Vec<String>>, BadDocument> {
         let word = |word| unescape(word, true).filter(|word: &String| !word.is_empty());
         self.take(key)
             .map(|value| {
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the name and the value of the next line if its key is `key`.
-    pub(super) fn named(&mut self, key: &str) -> Result<Option<(String, String)>, BadDocument> {
+    pub(crate) fn named(&mut self, key: &str) -> Result<Option<(String, String)>, BadDocument> {
         let read = |text: &str| {
             let (name, value) = text.split_once(' ')?;
             Some((unescape(name, true)?, unescape(value, false)?))
@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the value of the next line, which must have this key, read by `read`.
-    pub(super) fn want<T: std::str::FromStr + ToString>(&mut self, key: &str) -> Result<T, BadDocument> {
+    pub(crate) fn want<T: std::str::FromStr + ToString>(&mut self, key: &str) -> Result<T, BadDocument> {
         let value = self.take(key).ok_or_else(|| BadDocument {
             line: self.line + 1,
             why: format!("expected `{key}`"),
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads `value`, which must be written as its type writes itself.
-    pub(super) fn exact<T: std::str::FromStr + ToString>(&self, value: &str) -> Result<T, BadDocument> {
+    pub(crate) fn exact<T: std::str::FromStr + ToString>(&self, value: &str) -> Result<T, BadDocument> {
         let parsed: Option<T> = value.parse().ok();
         parsed
             .filter(|parsed| parsed.to_string() == value)
@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns a complaint about the line that was read last.
-    pub(super) fn bad(&self, why: &str) -> BadDocument {
+    pub(crate) fn bad(&self, why: &str) -> BadDocument {
         BadDocument {
             line: self.line,
             why: why.to_owned(),
@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks that nothing is left.
-    pub(super) fn finish(self) -> Result<(), BadDocument> {
+    pub(crate) fn finish(self) -> Result<(), BadDocument> {
         match self.rest.lines().next() {
             None => Ok(()),
             Some(line) => Err(BadDocument {

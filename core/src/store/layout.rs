@@ -21,10 +21,17 @@ pub(super) const LEASES: &str = "leases";
 pub(super) const LOCKS: &str = "locks";
 pub(super) const TRASH: &str = "trash";
 pub(super) const SCRATCH: &str = "scratch";
-/// Every folder of a store.
-pub(super) const FOLDERS: [&str; 12] = [
-    OBJECTS, TREES, ROOTFS, CONF, IMAGES, REFS, STEPS, SOURCES, LEASES, LOCKS, TRASH, SCRATCH,
+/// Folders that runs are given by name.
+pub(super) const VOLUMES: &str = "volumes";
+/// Every folder of a store. Those made before there were volumes lack that one.
+pub(super) const FOLDERS: [&str; 13] = [
+    OBJECTS, TREES, ROOTFS, CONF, IMAGES, REFS, STEPS, SOURCES, LEASES, LOCKS, TRASH, SCRATCH, VOLUMES,
 ];
+/// What is in a volume, below its own folder.
+pub(super) const VOLUME_DATA: &str = "data";
+/// What a volume is, and what is locked while it is used, below its own folder.
+pub(super) const VOLUME_DOCUMENT: &str = "volume";
+pub(super) const VOLUME_HEADER: &str = "mk-volume 1";
 /// What the name of a staging folder begins with.
 pub(super) const STAGING: &str = "staging-";
 /// What a file in staging is called that will go to `sources`, before its digest.

@@ -20,14 +20,18 @@ pub mod layout;
 pub mod lock;
 pub mod object;
 pub(crate) mod parents;
+pub mod scratch;
 pub mod step;
 pub mod verify;
+pub mod volume;
 
 pub use image::{Image, ImageId, Ref};
 pub use layout::{Format, ObjectName, Owners};
 pub use lock::{Hold, KeyLock, Lease};
 pub use object::{SourceWriter, Stage};
+pub use scratch::ScratchFolder;
 pub use step::StepRecord;
+pub use volume::{VolumeInfo, VolumeLease};
 
 use document::BadDocument;
 use object::Objects;
@@ -166,6 +170,12 @@ pub enum Error {
         #[source]
         source: SysError,
     },
+    /// No volume has this name.
+    #[error("there is no volume `{0}`")]
+    NoVolume(String),
+    /// A volume that is to be taken away is in use.
+    #[error("the volume `{0}` is in use by a run")]
+    VolumeInUse(String),
     /// The bytes that were to be stored could not be read; the cause is the reader's.
     #[error(transparent)]
     Body(std::io::Error),

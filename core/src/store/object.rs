@@ -78,7 +78,7 @@ impl Store {
     }
 
     /// Makes a staging folder, locks it, and returns its path and itself.
-    fn make_staging(&self, prefix: &str) -> Result<(String, Dir)> {
+    pub(super) fn make_staging(&self, prefix: &str) -> Result<(String, Dir)> {
         loop {
             let (boot, random) = (super::lock::boot_id(), file::random()?);
             let path = format!("{prefix}{}{boot}-{random:016x}", layout::STAGING);

@@ -19,6 +19,8 @@ pub mod dir;
 pub mod file;
 /// What a container's file tree is put together with: mounts, as handles.
 pub mod mount;
+/// What is mounted where a file lies.
+pub mod mounted;
 /// Namespaces: clone, unshare, id maps, and the two settings of fresh ones.
 pub mod namespace;
 /// Handles on processes that this one did not start.

@@ -174,16 +174,30 @@ pub fn keep_standard_files_only() -> Result<(), SysError> {
     close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
-/// Closes every file but `keep`.
-pub fn close_all_but(keep: Option<BorrowedFd<'_>>) -> Result<(), SysError> {
-    let Some(keep) = keep else {
-        return close_range(0, u32::MAX, 0);
-    };
-    let keep = keep.as_raw_fd() as u32;
-    if keep > 0 {
-        close_range(0, keep - 1, 0)?;
+/// Which files stay open where all others are closed.
+#[derive(Debug, Default)]
+pub struct Keep(Vec<u32>);
+
+impl Keep {
+    /// Returns the numbers of `files`, which must be open as long as this is used.
+    pub fn of<'a>(files: impl IntoIterator<Item = BorrowedFd<'a>>) -> Self {
+        let mut numbers: Vec<u32> = files.into_iter().map(|file| file.as_raw_fd() as u32).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Self(numbers)
     }
-    close_range(keep + 1, u32::MAX, 0)
+}
+
+/// Closes every file but those of `keep`.
+pub fn close_all_but(keep: &Keep) -> Result<(), SysError> {
+    let mut next = 0;
+    for &kept in &keep.0 {
+        if kept > next {
+            close_range(next, kept - 1, 0)?;
+        }
+        next = kept + 1;
+    }
+    close_range(next, u32::MAX, 0)
 }
 
 /// Closes every file but the first three and those of `keep`.

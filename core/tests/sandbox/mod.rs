@@ -75,6 +75,8 @@ fn enter_as_asked(
         tree: "rootfs/tree".into(),
         conf: "conf/image".into(),
         lease: None,
+        others: Vec::new(),
+        kept: None,
     };
     let ended = enter::run(rootfs, &spec).map_err(|error| (error.exit_code(), error.into()))?;
     Ok(ended.exit_code())
