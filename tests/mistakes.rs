@@ -82,6 +82,8 @@ mistakes! {
     a_soft_limit_above_the_hard_one: ["run", "--ulimit", "nofile=20:10", "busybox"];
     a_score_out_of_range: ["run", "--oom-score-adj", "5000", "busybox"];
     a_limit_as_another_tool_names_it: ["run", "--pids-limit", "10", "busybox"];
+    a_misspelt_capability: ["run", "busybox", "--cap-add", "NET_ADMN", "true"];
+    a_capability_that_there_is_not: ["run", "busybox", "--cap-drop", "everything", "true"];
     a_list_of_runs: ["ps"];
     the_version_as_a_command: ["version"];
     a_variable_with_a_blank_in_its_name: ["run", "busybox", "-e", "A B=1", "env"];
@@ -223,6 +225,18 @@ mod images {
         a_relative_folder_to_start_in: ["run", "a.toml", "-w", "src", "true"], "a.toml" => SOUND;
         a_folder_to_start_in_that_is_not_there: ["run", "a.toml", "-w", "/src", "true"], "a.toml" => SOUND;
         two_volumes_in_one_place: ["run", "a.toml", "-v", "./a.toml:/m", "--tmpfs", "/m", "true"], "a.toml" => SOUND;
+        a_capability_added_and_dropped: ["run", "a.toml", "--cap-add", "kill", "--cap-drop", "KILL", "true"],
+            "a.toml" => SOUND;
+        a_profile_that_is_not_there: ["run", "a.toml", "--seccomp", "p.json", "true"], "a.toml" => SOUND;
+        a_profile_with_a_misspelt_key: ["run", "a.toml", "--seccomp", "p.json", "true"], "a.toml" => SOUND,
+            "p.json" => "{\n  \"defaultAction\": \"SCMP_ACT_ALLOW\",\n  \"syscals\": []\n}\n";
+        a_profile_with_an_action_that_there_is_not: ["run", "a.toml", "--seccomp", "p.json", "true"],
+            "a.toml" => SOUND, "p.json" => "{ \"defaultAction\": \"DENY\" }\n";
+        a_profile_that_wants_each_call_answered: ["run", "a.toml", "--seccomp", "p.json", "true"],
+            "a.toml" => SOUND, "p.json" => "{ \"defaultAction\": \"SCMP_ACT_NOTIFY\" }\n";
+        a_profile_with_an_argument_that_no_call_has: ["run", "a.toml", "--seccomp", "p.json", "true"],
+            "a.toml" => SOUND,
+            "p.json" => "{ \"defaultAction\": \"SCMP_ACT_ERRNO\", \"syscalls\": [{ \"names\": [\"read\"], \"action\": \"SCMP_ACT_ALLOW\",\n  \"args\": [{ \"index\": 6, \"value\": 1, \"op\": \"SCMP_CMP_EQ\" }] }] }\n";
         a_host_name_with_a_blank: ["run", "a.toml", "--hostname", "my box", "true"], "a.toml" => SOUND;
         a_file_of_variables_with_a_bare_name: ["run", "a.toml", "--env-file", "env", "true"],
             "a.toml" => SOUND, "env" => "# mine\nLANG=C\nEDITOR=vi\nHOME\n";

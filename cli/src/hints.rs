@@ -6,13 +6,14 @@ use std::path::Path;
 
 use mk_core::assemble;
 use mk_core::cgroup::{self, Why};
-use mk_core::enter;
+use mk_core::enter::{self, grant};
 use mk_core::fetch::{self, debian};
 use mk_core::plan::resolve;
 use mk_core::process::exit::{Step, StepError};
 use mk_core::process::idmap::{self, Reason};
 use mk_core::process::{self};
 use mk_core::rootfs::{attach, kept};
+use mk_core::spec::privileges;
 use mk_core::store;
 use mk_core::sys::{Errno, SysError, namespace};
 
@@ -228,6 +229,13 @@ fn of_run(error: &enter::Error) -> Option<String> {
                 .into()
         }
         enter::Error::Limits(error) => return of_limits(error),
+        enter::Error::Grant(grant::Error::File { failed, .. }) if failed.kind() == io::ErrorKind::NotFound => {
+            "`--seccomp` takes a path, or one of the words `default` and `unconfined`".into()
+        }
+        enter::Error::Grant(grant::Error::Privileges(privileges::Error::NotHeld { .. })) => {
+            "mk gives what it has itself: `grep CapEff /proc/self/status` shows it as bits, `capsh --decode=` as names"
+                .into()
+        }
         enter::Error::Process(process::Error::Step(error)) => return of_step(error),
         _ => return None,
     })

@@ -53,6 +53,10 @@ const TESTS: &[Test] = &[
     ("the caller's keys stay outside", keys),
     ("calls that reach beyond the container are refused", refused_calls),
     ("calls of other architectures are refused", other_abis),
+    (
+        "set-user-id programs do nothing unless asked for",
+        setuid_programs,
+    ),
     ("process 1 reaps what nobody else does", zombies),
     ("signals reach the command", signals),
     (
@@ -498,7 +502,55 @@ fn other_abis(sandbox: &Sandbox) {
     );
 }
 
+/// Programs that become root whoever executes them: one of the image, one in a volume.
+fn setuid_programs(sandbox: &Sandbox) {
+    if !is_root() {
+        return say("skipped: needs root, for a file of root's with a set-user-id bit");
+    }
+    let program = std::env::current_exe().unwrap();
+    let folder = sandbox.folder("setuid");
+    for place in [sandbox.tree().join("become"), folder.join("become")] {
+        fs_err::copy(&program, &place).unwrap();
+        fs_err::set_permissions(&place, PermissionsExt::from_mode(0o4755)).unwrap();
+    }
+    let run = |more: &[&str], program: &str| {
+        let options = ["-u", "33:33", "-v", "setuid:/volume"];
+        let out = sandbox.run(options.iter().chain(more).chain(&[program, "--call", "ids"]));
+        (out.code == Some(0)).then_some(out.stdout)
+    };
+    let Some(usual) = run(&[], "/become") else {
+        return say("skipped: needs tests that are static programs");
+    };
+    assert_eq!(usual, "ids 33 33\n");
+    assert_eq!(run(&["--new-privileges"], "/become").unwrap(), "ids 33 0\n");
+    assert_eq!(
+        run(&["--new-privileges"], "/volume/become").unwrap(),
+        "ids 33 33\n"
+    );
+    // The filter is there all the same, and so is the bound on what such a program can have.
+    let out = sandbox.run([
+        "-u",
+        "33:33",
+        "--new-privileges",
+        "/become",
+        "--call",
+        "unshare:0",
+        "reboot",
+    ]);
+    assert_eq!(out.stdout, "unshare:0 1\nreboot 1\n", "{out:?}");
+    let bound = sandbox.shell(
+        &["-u", "33:33", "--new-privileges"],
+        "grep -e CapBnd -e CapEff -e NoNewPrivs /proc/self/status",
+    );
+    assert_eq!(
+        bound,
+        "CapEff:\t0000000000000000\nCapBnd:\t00000000a00425fb\nNoNewPrivs:\t0\n"
+    );
+    fs_err::remove_file(sandbox.tree().join("become")).unwrap();
+}
+
 fn keys(sandbox: &Sandbox) {
+    const OUTSIDE: &str = "keyctl:0:-3";
     // Neither those of the session (-3) nor those of the user (-4), in whose keyring every process of a user may look.
     let Some(out) = sandbox.calls(&[], "keyctl:0:-3 keyctl:0:-4:1 keyctl:5:-4:0") else {
         return;
@@ -507,6 +559,21 @@ fn keys(sandbox: &Sandbox) {
         out.stdout, "keyctl:0:-3 1\nkeyctl:0:-4:1 1\nkeyctl:5:-4:0 1\n",
         "{out:?}"
     );
+    // Without the filter there is still a session's keyring of its own.
+    let own = Command::new(std::env::current_exe().unwrap())
+        .args(["--call", OUTSIDE])
+        .output()
+        .unwrap();
+    let number = |text: &str| text.trim().rsplit(' ').next().unwrap().parse::<i64>().unwrap();
+    let outside = number(&String::from_utf8_lossy(&own.stdout));
+    let Some(out) = sandbox.calls(&["--unconfined"], OUTSIDE) else {
+        return;
+    };
+    let inside = number(&out.stdout);
+    if [1, 38].contains(&inside) {
+        return say("skipped: needs a kernel with keys");
+    }
+    assert_ne!(inside, outside, "{out:?}");
 }
 
 fn zombies(sandbox: &Sandbox) {

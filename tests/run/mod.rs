@@ -27,6 +27,9 @@ mod scratch;
 /// Volumes, named ones too, and other images.
 mod volumes;
 
+/// What a command may do.
+mod privileges;
+
 /// How long something that happens soon may take before a test gives up on it.
 const SOON: Duration = Duration::from_secs(30);
 

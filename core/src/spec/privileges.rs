@@ -38,7 +38,7 @@ pub enum Capability {
 
 /// A text that names no capability.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a capability: expected {}", expected(*.meant))]
+#[error("`{text}` is not a capability: {}", expected(*.meant))]
 pub struct BadCapability {
     /// As written.
     pub text: String,
@@ -48,8 +48,8 @@ pub struct BadCapability {
 
 fn expected(meant: Option<&'static str>) -> String {
     match meant {
-        Some(meant) => format!("a name such as `{meant}`"),
-        None => "a name of capabilities(7), such as `NET_ADMIN`, or `ALL`".into(),
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => "expected a name of capabilities(7), such as `NET_ADMIN`, or `ALL`".into(),
     }
 }
 

@@ -11,6 +11,7 @@ use mk_core::enter;
 use mk_core::process::idmap;
 use mk_core::recipe::{Conf, Network, RunDefaults};
 use mk_core::rootfs::Rootfs;
+use mk_core::spec::privileges::{BadCapability, Seccomp};
 use mk_core::spec::{Asked, Extra, RunSpec, Tmpfs, Volume};
 
 /// System calls, made inside.
@@ -57,6 +58,15 @@ fn enter_as_asked(
             Some("-e") => asked.env.extend(arguments.next()),
             Some("--hostname") => asked.hostname = Some(text(arguments.next())),
             Some("--host") => asked.network = Some(Network::Host),
+            Some("--cap-add") => {
+                let name = text(arguments.next());
+                asked
+                    .privileges
+                    .add
+                    .push(name.parse().map_err(|error: BadCapability| (2, error.into()))?);
+            }
+            Some("--unconfined") => asked.privileges.seccomp = Some(Seccomp::Unconfined),
+            Some("--new-privileges") => asked.privileges.new_privileges = true,
             Some("--read-only") => asked.read_only = true,
             Some("--as-pid1") => asked.as_pid1 = true,
             Some("--stop") => {
