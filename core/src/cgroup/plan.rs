@@ -336,9 +336,9 @@ fn choose(
 ) -> Result<(PathBuf, Version), Option<(Controller, Why)>> {
     let mut refused: Option<(Controller, Why)> = None;
     let rank = |why: &Why| match why {
-        Why::Busy { .. } => 2,
-        Why::NotEnabled { .. } => 1,
-        _ => 0,
+        Why::Busy { .. } => (2, 0),
+        Why::NotEnabled { has, .. } => (1, has.len()),
+        _ => (0, 0),
     };
     for candidate in candidates {
         match candidate.take(needed) {
@@ -503,8 +503,8 @@ mod tests {
             Err(Some((
                 Controller::CpuSet,
                 Why::NotEnabled {
-                    folder: "/c/u/user@1/app/term".into(),
-                    has: words("memory pids"),
+                    folder: "/c/u/user@1".into(),
+                    has: words("cpu memory pids"),
                 }
             )))
         );
