@@ -12,6 +12,10 @@ use crate::sys::SysError;
 /// The JSON files.
 pub mod document;
 mod folder;
+/// Reading what a container printed.
+pub mod follow;
+/// What a container printed.
+pub mod log;
 /// Ids and names.
 pub mod name;
 mod process;
@@ -22,6 +26,8 @@ pub mod text;
 /// Moments.
 pub mod time;
 
+#[cfg(test)]
+mod log_tests;
 #[cfg(test)]
 mod tests;
 

@@ -23,6 +23,8 @@ pub mod mount;
 pub mod mounted;
 /// Namespaces: clone, unshare, id maps, and the two settings of fresh ones.
 pub mod namespace;
+/// Being told of changes in a folder.
+pub mod notify;
 /// Handles on processes that this one did not start.
 pub mod pidfd;
 /// What a mount or a file goes onto: opened and made below a handle, without allocating.

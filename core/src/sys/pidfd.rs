@@ -8,7 +8,8 @@ use super::{Call, Errno, SysError};
 
 /// Opens a handle on the process `pid`; `None` where there is none (pidfd_open(2), Linux 5.3).
 pub fn open(pid: i32) -> Result<Option<OwnedFd>, SysError> {
-    let Some(number) = Pid::from_raw(pid).filter(|_| pid > 0) else {
+    // Zero and less mean groups elsewhere, and nothing here.
+    let Some(number) = (pid > 0).then_some(pid).and_then(Pid::from_raw) else {
         return Ok(None);
     };
     match pidfd_open(number, PidfdFlags::empty()) {
