@@ -3,9 +3,14 @@ use std::process::Stdio;
 
 use crate::harness::Sandbox;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 18] = [
     "build",
     "run",
+    "ps",
+    "logs",
+    "stop",
+    "kill",
+    "wait",
     "images",
     "inspect",
     "tag",

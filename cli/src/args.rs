@@ -9,12 +9,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::value::{Pair, assignment};
 
+/// `mk ps`, `logs`, `stop`, `kill` and `wait`.
+mod containers;
 /// `mk run`.
 mod limits;
 mod privileges;
 mod run;
 
-pub(crate) use run::{NetworkArg, Run};
+pub(crate) use containers::{Kill, Logs, Ps, Stop, Wait};
+pub(crate) use run::{LifeArgs, NetworkArg, Run};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -37,6 +40,7 @@ Examples:
   mk build images/busybox.toml            make an image from a recipe
   mk run busybox                          a shell in it
   mk run busybox -v .:/mnt ls /mnt        one command, with this folder at /mnt
+  mk run -d --name web busybox httpd -f   one that goes on by itself
 
 `mk COMMAND --help` explains a command and shows examples."
 )]
@@ -49,10 +53,15 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Build(Build),
     Run(Run),
+    Ps(Ps),
+    Logs(Logs),
+    Stop(Stop),
+    Kill(Kill),
+    Wait(Wait),
+    Rm(Rm),
     Images(Images),
     Inspect(Inspect),
     Tag(Tag),
-    Rm(Rm),
     Gc(Gc),
     Verify(Verify),
     Volumes(Volumes),
@@ -215,16 +224,26 @@ pub(crate) struct Tag {
     pub(crate) store: StoreArgs,
 }
 
-/// Remove names of images; `mk gc` then frees the space
+/// Remove containers that have ended, and names of images
 #[derive(Debug, Args)]
 #[command(after_help = "\
+A container goes with its log. An image loses the name only: `mk gc` then frees
+the space, unless the image has another name or is running.
+
 Examples:
-  mk rm busybox
-  mk rm busybox alpine && mk gc")]
+  mk rm web                              a container that has ended
+  mk rm -f web                           whether it has ended or not
+  mk rm busybox alpine && mk gc          images")]
 pub(crate) struct Rm {
-    /// Names to remove
+    /// Names of containers or images; or ids of containers
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
+    /// Kill containers that are running
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Look for images only
+    #[arg(long, conflicts_with = "force")]
+    pub(crate) image: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }

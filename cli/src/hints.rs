@@ -6,6 +6,7 @@ use std::path::Path;
 
 use mk_core::assemble;
 use mk_core::cgroup::{self, Why};
+use mk_core::container::{self, monitor};
 use mk_core::enter::{self, grant};
 use mk_core::fetch::{self, debian};
 use mk_core::plan::resolve;
@@ -78,6 +79,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref() {
         return of_ids(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return of_container(error);
     }
     if let Some(error) = error.downcast_ref() {
         return of_call(error);
@@ -237,6 +241,7 @@ fn of_run(error: &enter::Error) -> Option<String> {
                 .into()
         }
         enter::Error::Process(process::Error::Step(error)) => return of_step(error),
+        enter::Error::Monitor(monitor::Error::Container(error)) => return of_container(error),
         _ => return None,
     })
 }
@@ -345,6 +350,40 @@ fn of_step(error: &StepError) -> Option<String> {
              `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`"
                 .into()
         }
+        _ => return None,
+    })
+}
+
+fn of_container(error: &container::Error) -> Option<String> {
+    Some(match error {
+        container::Error::NameLikeId { name } => format!("put a letter before it: `c-{name}`"),
+        container::Error::NameTaken { name, .. } => {
+            format!("`mk stop {name}` ends it, or choose another `--name`")
+        }
+        container::Error::Unknown { like: Some(like), .. } => format!("did you mean `{like}`?"),
+        container::Error::Unknown { .. } => "`mk ps --all` lists the containers".into(),
+        container::Error::Ambiguous { .. } => "give more digits".into(),
+        container::Error::Running { called } => {
+            format!("`mk stop {called}` ends it first; `mk rm -f {called}` kills it")
+        }
+        container::Error::NotStarted { .. } => "try again in a moment".into(),
+        container::Error::OutOfSight { .. } => {
+            "it was started in another PID namespace: call mk where it was started".into()
+        }
+        container::Error::NotOurs { path, why } if why.starts_with("its mode") => {
+            let path = path.display();
+            format!("`chmod 700 {path}` if it is yours, or name another with `MK_STATE`")
+        }
+        container::Error::NotOurs { .. } => "name another folder with `MK_STATE`".into(),
+        container::Error::State { failed, .. } => match io::Error::from(failed.clone()).kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "there is no room for it: `mk ps --all` lists containers that have ended, `mk rm` takes them and their \
+                 logs away"
+                    .into()
+            }
+            _ => "`XDG_RUNTIME_DIR` or `MK_STATE` names a folder that you can write to".into(),
+        },
+        container::Error::Document { .. } => "another mk may have written it, which can read it".into(),
         _ => return None,
     })
 }

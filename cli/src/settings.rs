@@ -12,12 +12,14 @@ use mk_core::recipe::mistake::Mistake;
 use serde::Deserialize;
 
 /// Every variable that mk reads, and there are no others.
-const READ: [&str; 19] = [
+const READ: [&str; 21] = [
     "MK_STORE",
+    "MK_STATE",
     "MK_SOURCES",
     "HOME",
     "XDG_DATA_HOME",
     "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
     "SOURCE_DATE_EPOCH",
     "NO_COLOR",
     "CLICOLOR",
@@ -111,6 +113,8 @@ const KEYS: [&str; 3] = ["store", "mirror", "source-dirs"];
 pub(crate) struct Settings {
     /// Where images are kept; absolute.
     pub(crate) store: PathBuf,
+    /// Where it is kept which containers there are; absolute.
+    pub(crate) state: PathBuf,
     /// Debian mirror, where one is configured.
     pub(crate) mirror: Option<String>,
     /// Folders that sources are looked up in, by sha256.
@@ -231,14 +235,32 @@ impl Settings {
             }
             None => source_dirs.extend(file.source_dirs.unwrap_or_default()),
         }
+        let store = absolute(store)?;
+        let state = match environment.filled("MK_STATE") {
+            Some(folder) => absolute(PathBuf::from(folder))?,
+            None => default_state(environment, &store, root),
+        };
         Ok(Self {
-            store: absolute(store)?,
+            store,
+            state,
             mirror: flags.mirror.map(str::to_owned).or(file.mirror),
             source_dirs: source_dirs.into_iter().map(absolute).collect::<Result<_, _>>()?,
             epoch: epoch(environment)?,
             proxies: proxies(environment),
         })
     }
+}
+
+/// A place that is empty after a boot, like the containers; only where there is none, one that lasts.
+fn default_state(environment: &Environment, store: &Path, root: bool) -> PathBuf {
+    let runtime = match root {
+        true => Some(PathBuf::from("/run")),
+        false => environment
+            .filled("XDG_RUNTIME_DIR")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute()),
+    };
+    runtime.map_or_else(|| store.join("run"), |folder| folder.join("mk"))
 }
 
 impl File {
@@ -402,6 +424,23 @@ mod tests {
             settings(&[], &Flags::default(), "", false),
             Err(Error::NoStore)
         ));
+    }
+
+    #[test]
+    fn containers_are_known_where_all_is_gone_after_a_boot() {
+        let flags = Flags {
+            store: Some(Path::new("/s")),
+            ..Flags::default()
+        };
+        let state = |pairs: &[(&str, &str)], root| settings(pairs, &flags, "", root).unwrap().state;
+        let runtime = ("XDG_RUNTIME_DIR", "/run/user/7");
+        assert_eq!(state(&[runtime], true), Path::new("/run/mk"));
+        assert_eq!(state(&[runtime], false), Path::new("/run/user/7/mk"));
+        assert_eq!(state(&[("XDG_RUNTIME_DIR", "run")], false), Path::new("/s/run"));
+        assert_eq!(state(&[], false), Path::new("/s/run"));
+        for root in [true, false] {
+            assert_eq!(state(&[runtime, ("MK_STATE", "/m")], root), Path::new("/m"));
+        }
     }
 
     #[test]

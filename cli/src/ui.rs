@@ -61,7 +61,12 @@ impl Ui {
 
     /// Writes a note: something worth knowing that stops nothing.
     pub(crate) fn note(&self, text: impl Display) {
-        self.say(format_args!("{} {text}", self.paint(Tone::Note, "note:")));
+        self.say(self.noted(text));
+    }
+
+    /// Returns the line of a note.
+    pub(crate) fn noted(&self, text: impl Display) -> String {
+        format!("{} {text}", self.paint(Tone::Note, "note:"))
     }
 }
 

@@ -83,28 +83,34 @@ fn what(error: &clap::Error, command: &str) -> String {
     }
 }
 
-const A_PROCESS: &str = "a run is an ordinary process: `ps`, `kill` and Ctrl-C work on it";
-const BEHIND: &str =
-    "a run is an ordinary process: end the line with `&`, or start it in a terminal multiplexer";
 const PORTS: &str = "a network of its own has no ports outside: `--network host` shares the host's";
 
 /// What people type who come from other tools, and what mk has for it: command, word, advice.
-const HABITS: [(&str, &str, &str); 39] = [
+const HABITS: &[(&str, &str, &str)] = &[
     (
         "mk",
         "exec",
         "`mk run IMAGE COMMAND` starts a container of its own for each command",
     ),
-    ("mk", "kill", A_PROCESS),
-    ("mk", "list", "`mk images` lists the images"),
+    ("mk", "attach", "`mk logs -f NAME` shows what a container prints"),
     (
         "mk",
-        "logs",
-        "a run writes to mk's own stdout and stderr: send them to a file, as in `mk run IMAGE > log 2>&1`",
+        "container",
+        "the word goes by itself: `mk ps`, `mk logs NAME`, `mk stop NAME`, `mk rm NAME`",
     ),
-    ("mk", "ls", "`mk images` lists the images"),
+    ("mk", "create", "`mk run -d` makes a container and starts it"),
+    (
+        "mk",
+        "image",
+        "the word goes by itself: `mk images`, `mk rm NAME`, `mk gc`",
+    ),
+    (
+        "mk",
+        "list",
+        "`mk images` lists the images, `mk ps` the containers",
+    ),
+    ("mk", "ls", "`mk images` lists the images, `mk ps` the containers"),
     ("mk", "prune", "`mk gc` frees what no image needs"),
-    ("mk", "ps", A_PROCESS),
     ("mk", "pull", "`mk build` fetches what a recipe names"),
     (
         "mk",
@@ -122,8 +128,21 @@ const HABITS: [(&str, &str, &str); 39] = [
         "shell",
         "`mk run IMAGE` starts a shell, unless the image says otherwise",
     ),
-    ("mk", "start", "`mk run IMAGE` starts the image's command"),
-    ("mk", "stop", A_PROCESS),
+    (
+        "mk",
+        "rename",
+        "a container keeps the name that `mk run --name` gave it",
+    ),
+    (
+        "mk",
+        "restart",
+        "a container runs once: `mk stop NAME`, then `mk run -d --name NAME …` anew",
+    ),
+    (
+        "mk",
+        "start",
+        "`mk run IMAGE` starts the image's command; a container runs once",
+    ),
     (
         "mk",
         "volume",
@@ -153,7 +172,11 @@ const HABITS: [(&str, &str, &str); 39] = [
     ),
     ("mk build", "-t", "`--name NAME` names the image"),
     ("mk run", "--cpuset-cpus", "`--cpuset LIST` chooses the CPUs"),
-    ("mk run", "--detach", BEHIND),
+    (
+        "mk run",
+        "--detach-keys",
+        "leave it out: what runs behind is never in front; `mk logs -f NAME` shows what it prints",
+    ),
     (
         "mk run",
         "--entrypoint",
@@ -171,13 +194,13 @@ const HABITS: [(&str, &str, &str); 39] = [
     ),
     (
         "mk run",
-        "--net",
-        "`--network none` and `--network host` choose the network",
+        "--log-opt",
+        "`--log-size SIZE` says how much of what is printed is kept",
     ),
     (
         "mk run",
-        "--name",
-        "leave it out: a run has no name, it is this process",
+        "--net",
+        "`--network none` and `--network host` choose the network",
     ),
     (
         "mk run",
@@ -190,14 +213,17 @@ const HABITS: [(&str, &str, &str); 39] = [
         "there is no such run: no command gets more rights on the host than you have",
     ),
     ("mk run", "--publish", PORTS),
-    ("mk run", "--rm", "leave it out: nothing of a run is kept"),
+    (
+        "mk run",
+        "--restart",
+        "leave it out: a container runs once; a service manager that calls `mk run` starts it again",
+    ),
     (
         "mk run",
         "--tty",
         "leave it out: the command has mk's own terminal",
     ),
     ("mk run", "-P", PORTS),
-    ("mk run", "-d", BEHIND),
     (
         "mk run",
         "-i",

@@ -1,7 +1,12 @@
 //! Values of options that have a form of their own: typed text in, a checked value out. No file is looked at here.
 
+use std::time::Duration;
+
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use mk_core::container::{Time, log};
+use mk_core::spec::limits::parse_size;
 use mk_core::spec::{Extra, ScratchKind, Tmpfs, Volume};
+use mk_core::sys::signal::Signal;
 
 /// `NAME=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,9 +76,64 @@ pub(crate) fn scratch() -> impl TypedValueParser<Value = ScratchKind> {
     OsStringValueParser::new().try_map(|text| ScratchKind::parse(&text))
 }
 
+/// Reads a moment: a time, or how long ago.
+pub(crate) fn moment(text: &str) -> Result<Time, String> {
+    Time::parse(text, Time::now()).map_err(|bad| bad.to_string())
+}
+
+/// Reads a number of seconds, which may have a fraction.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    // What `f64` reads besides, such as `inf` and `1e9`, nobody means.
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number = text.parse().ok().filter(|_| plain);
+    number
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| format!("`{text}` is no number of seconds: expected one such as 10 or 0.5"))
+}
+
+/// Reads a signal by name or number.
+pub(crate) fn signal(text: &str) -> Result<Signal, String> {
+    Signal::parse(text).ok_or_else(|| {
+        format!("`{text}` is no signal: expected a name such as TERM or a number from 1 to 64")
+    })
+}
+
+/// Reads how much a log may hold.
+pub(crate) fn log_size(text: &str) -> Result<u64, String> {
+    match parse_size(text).map_err(|bad| bad.to_string())? {
+        size if size >= log::LEAST => Ok(size),
+        _ => Err(format!(
+            "`{text}` is too little for a log: expected at least {}k",
+            log::LEAST >> 10
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_and_sizes_are_plain_numbers() {
+        assert_eq!(seconds("0"), Ok(Duration::ZERO));
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for text in [
+            "",
+            "-1",
+            "inf",
+            "1e3",
+            "NaN",
+            ".",
+            "1s",
+            "99999999999999999999999",
+        ] {
+            assert!(seconds(text).is_err(), "{text} was accepted");
+        }
+        assert_eq!(log_size("64k"), Ok(65536));
+        for text in ["", "0", "63k", "x", "-1m"] {
+            assert!(log_size(text).is_err(), "{text} was accepted");
+        }
+    }
 
     #[test]
     fn the_value_of_a_variable_may_be_empty_and_may_hold_equals_signs() {

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::cgroup;
+use crate::container::Own;
+use crate::container::monitor::{self, Start};
 use crate::mounts::Table;
 use crate::mounts::table::{Facts, table};
 use crate::net;
@@ -107,6 +109,20 @@ pub enum Error {
     /// The container was not started.
     #[error(transparent)]
     Process(#[from] process::Error),
+    /// The container could not be looked after.
+    #[error(transparent)]
+    Monitor(monitor::Error),
+}
+
+/// What fails with a monitor fails as without one, where that can be.
+impl From<monitor::Error> for Error {
+    fn from(error: monitor::Error) -> Self {
+        match error {
+            monitor::Error::Run(error) => Self::Process(error),
+            monitor::Error::Limits(error) => Self::Limits(error),
+            other => Self::Monitor(other),
+        }
+    }
 }
 
 fn ids(single: bool) -> &'static str {
@@ -121,6 +137,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Process(error) => error.exit_code(),
+            Self::Monitor(error) => error.exit_code(),
             _ => process::exit::MK_FAILED,
         }
     }
@@ -248,7 +265,32 @@ pub fn run(rootfs: Rootfs, spec: &RunSpec) -> Result<Ended, Error> {
 }
 
 /// Carries `plan` out, which was made of the same `rootfs` and `spec`.
-pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Ended, Error> {
+pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, plan: Plan) -> Result<Ended, Error> {
+    let Start { ready, cgroups } = prepare(rootfs, spec, plan)?;
+    let cgroups = match &cgroups {
+        Some(plan) => Some(Rc::new(cgroup::Groups::make(plan)?)),
+        None => None,
+    };
+    let child = process::spawn(ready.within(cgroups.clone()))?;
+    let ending = child.wait(&mut ())?;
+    let exhausted = cgroups.is_some_and(|groups| groups.folders().out_of_memory());
+    Ok(Ended {
+        ending,
+        out_of_memory: spec.limits.memory.filter(|_| exhausted),
+    })
+}
+
+/// Makes the container that `start` was made ready for of `spec`, and keeps its folder until it has ended.
+pub fn attend(own: Own, spec: &RunSpec, start: Start) -> Result<Ended, Error> {
+    let ended = monitor::attend(own, start)?;
+    Ok(Ended {
+        ending: ended.ending,
+        out_of_memory: spec.limits.memory.filter(|_| ended.out_of_memory),
+    })
+}
+
+/// Makes all ready that `plan` needs, which was made of the same `rootfs` and `spec`.
+pub fn prepare(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Start, Error> {
     make_scratch_folder(&rootfs.store).map_err(Error::Scratch)?;
     match (&spec.scratch, &rootfs.kept) {
         (ScratchKind::Memory { .. }, _) => {}
@@ -271,16 +313,9 @@ pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Ended
         plan.grant.granted,
         plan.set_groups,
     )?;
-    let cgroups = match &plan.cgroups {
-        Some(plan) => Some(Rc::new(cgroup::Groups::make(plan)?)),
-        None => None,
-    };
-    let child = process::spawn(ready.within(cgroups.clone()))?;
-    let ending = child.wait(&mut ())?;
-    let exhausted = cgroups.is_some_and(|groups| groups.folders().out_of_memory());
-    Ok(Ended {
-        ending,
-        out_of_memory: spec.limits.memory.filter(|_| exhausted),
+    Ok(Start {
+        ready,
+        cgroups: plan.cgroups,
     })
 }
 

@@ -98,6 +98,11 @@ impl Sandbox {
         self.folder.path().join("store")
     }
 
+    /// Returns the folder in which it is kept which containers there are.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
     /// Writes a file below the working folder, with the folders above it.
     pub(crate) fn write(&self, path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.work().join(path);
@@ -113,6 +118,7 @@ impl Sandbox {
         command
             .env("HOME", self.home())
             .env("MK_STORE", self.store())
+            .env("MK_STATE", self.state())
             .env("PATH", "/usr/bin:/bin");
         command
     }
@@ -143,6 +149,7 @@ impl Sandbox {
             code: output.status.code(),
             redactions: vec![
                 (self.store().display().to_string(), "[store]"),
+                (self.state().display().to_string(), "[state]"),
                 (self.work().display().to_string(), "[work]"),
                 (self.home().display().to_string(), "[home]"),
             ],

@@ -9,7 +9,7 @@ use mk_core::spec::{Extra, ScratchKind, Tmpfs, Volume};
 use super::StoreArgs;
 use super::limits::LimitArgs;
 use super::privileges::PrivilegeArgs;
-use crate::value::{Pair, mount, scratch, tmpfs, variable, volume};
+use crate::value::{Pair, log_size, mount, scratch, tmpfs, variable, volume};
 
 /// Run a command in an image, in fresh namespaces
 #[derive(Debug, Args)]
@@ -33,7 +33,8 @@ Examples:
   mk run busybox -v .:/src:ro -w /src sh       read-only, and start there
   mk run busybox -v cache:/var/cache           a volume that mk keeps
   mk run busybox -e LANG=C -- env              an environment variable
-  mk run busybox -m 512m --cpus 1.5 make       not more than that"
+  mk run busybox -m 512m --cpus 1.5 make       not more than that
+  mk run -d --name web busybox httpd -f        by itself; `mk stop web` ends it"
 )]
 pub(crate) struct Run {
     /// Name, digest, or its first digits (at least 6); or a recipe
@@ -48,6 +49,8 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) store: StoreArgs,
     #[command(flatten)]
+    pub(crate) life: LifeArgs,
+    #[command(flatten)]
     pub(crate) files: FileArgs,
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
@@ -57,6 +60,24 @@ pub(crate) struct Run {
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
     pub(crate) privileges: PrivilegeArgs,
+}
+
+/// How others know of the container, and how long.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Life")]
+pub(crate) struct LifeArgs {
+    /// Call the container so: `mk ps`, `logs`, `stop` and others know it by that
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Let the command run by itself: print the container's id and come back
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// With -d: forget the container and its log when it has ended
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// With -d: keep so much of what is printed, such as 64m [default: 16m]
+    #[arg(long, value_name = "SIZE", requires = "detach", value_parser = log_size)]
+    pub(crate) log_size: Option<u64>,
 }
 
 /// Which files the command sees, and where its writes go.

@@ -1,4 +1,4 @@
-//! `mk images`, `mk tag` and `mk rm`: images and their names.
+//! `mk images` and `mk tag`: images and their names.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Context, find};
 use crate::args;
-use crate::report::{Failing, Failure};
+use crate::report::Failure;
 use crate::settings::Flags;
 use crate::ui;
 
@@ -82,34 +82,4 @@ pub(super) fn tag(args: &args::Tag, context: &Context) -> Result<u8, Failure> {
     store.image(&image)?;
     store.set_ref(&args.name, &image)?;
     Ok(0)
-}
-
-/// Takes names away; all that are there, whatever else was asked for.
-pub(super) fn rm(args: &args::Rm, context: &Context) -> Result<u8, Failure> {
-    let store = context.existing_store(&args.store)?;
-    let mut unknown: Vec<Box<dyn std::error::Error + Send + Sync>> = Vec::new();
-    for name in &args.names {
-        let removed = match &store {
-            Some(store) => store.remove_ref(name),
-            None => Ok(false),
-        };
-        match removed {
-            Ok(true) => {}
-            Ok(false) => unknown.push(Box::new(no_name(store.as_ref(), name))),
-            Err(error) => unknown.push(Box::new(error)),
-        }
-    }
-    if unknown.is_empty() {
-        Ok(0)
-    } else {
-        Err(Failure::Several(unknown))
-    }
-}
-
-fn no_name(store: Option<&Store>, name: &str) -> Failing {
-    let failing = Failing::new(format!("no image has the name `{name}`"));
-    match find::likely(store, name) {
-        Some(likely) => failing.hint(format!("did you mean `{likely}`?")),
-        None => failing.hint("`mk images` lists the names"),
-    }
 }

@@ -2,12 +2,17 @@
 
 mod build;
 mod completions;
+mod containers;
 mod doctor;
 mod export;
 pub(crate) mod find;
 mod images;
 mod inspect;
+mod logs;
+mod ps;
+mod rm;
 mod run;
+mod stop;
 mod stored;
 mod volumes;
 
@@ -142,7 +147,12 @@ pub(crate) fn call(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Completions(args) => completions::call(&args),
         Command::Images(args) => images::list(&args, context),
         Command::Tag(args) => images::tag(&args, context),
-        Command::Rm(args) => images::rm(&args, context),
+        Command::Rm(args) => rm::call(&args, context),
+        Command::Ps(args) => ps::call(&args, context),
+        Command::Logs(args) => logs::call(&args, context),
+        Command::Stop(args) => stop::stop(&args, context),
+        Command::Kill(args) => stop::kill(&args, context),
+        Command::Wait(args) => stop::wait(&args, context),
         Command::Inspect(args) => inspect::call(&args, context),
         Command::Export(args) => export::call(&args, context),
         Command::Gc(args) => stored::collect(&args, context),

@@ -5,6 +5,9 @@ use std::io::IsTerminal;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use mk_core::container::document::{ImageWord, Known};
+use mk_core::container::monitor::{self, Detached, Outcome, Start};
+use mk_core::container::{Own, State, check_name, log};
 use mk_core::enter;
 use mk_core::process;
 use mk_core::process::exit::Step;
@@ -29,8 +32,14 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     };
     let settings = context.settings(&flags)?;
     let (word, dry_run) = (args.image.clone(), args.dry_run);
+    let life = Life::of(&args.life)?;
     let asked = asked(args, context)?;
     let store = context.store(&settings)?;
+    // Before an image is built for it.
+    let state = life
+        .as_ref()
+        .map(|_| State::open_or_make(&settings.state))
+        .transpose()?;
     let id = image_of(&word, &settings, &store, context)?;
     let (mut rootfs, image) = laid_out(&word, id, &settings, &store, context)?;
     let shell = asked.command.is_empty() && image.run.command.is_empty();
@@ -48,7 +57,27 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
         return Ok(0);
     }
     enter::furnish(&mut rootfs, &store, (&id, &image), &spec).map_err(failed)?;
-    match enter::carry_out(rootfs, &spec, plan) {
+    let ended = match (life, state) {
+        (Some(life), Some(state)) => {
+            let image = ImageWord {
+                word: word.into(),
+                digest: id.to_string(),
+            };
+            let start = enter::prepare(rootfs, &spec, plan).map_err(failed)?;
+            let (own, gone) = start.announce(&state, &spec, life.known(image))?;
+            context.tell_of(&gone);
+            if let Some(log_size) = life.log_size {
+                let outcome = detached(own, log_size, start).map_err(|error| told(error, shell))?;
+                return match outcome {
+                    Outcome::Runs(id) => ui::data(id).map(|()| 0),
+                    Outcome::Failed(code) => Ok(code),
+                };
+            }
+            enter::attend(own, &spec, start)
+        }
+        _ => enter::carry_out(rootfs, &spec, plan),
+    };
+    match ended {
         Ok(ended) => {
             if let Some(limit) = ended.out_of_memory {
                 context.ui.note(format_args!(
@@ -57,11 +86,62 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
             }
             Ok(ended.exit_code())
         }
-        Err(error) if shell => Err(without_shell(error)),
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(told(error, shell)),
     }
 }
 
+/// Returns what is told of a run that failed; `shell` says that nobody named its command.
+fn told(error: enter::Error, shell: bool) -> Failure {
+    match shell {
+        true => without_shell(error),
+        false => failed(error),
+    }
+}
+
+/// Has the container looked after by a process of its own. Comes back twice: in the mk that was called, and much later
+/// in the monitor, which has nobody left to talk to. What fails before the command runs the monitor returns, and so
+/// tells it; the mk that was called ends with its code.
+fn detached(own: Own, log_size: u64, start: Start) -> Result<Outcome, enter::Error> {
+    Ok(match monitor::detach(own, log_size)? {
+        Detached::Front(front) => front.wait()?,
+        Detached::Monitor(monitor) => {
+            monitor.run(start)?;
+            Outcome::Failed(0)
+        }
+    })
+}
+
+/// How others are to know of the container.
+struct Life {
+    name: Option<String>,
+    /// What the log holds, where a monitor looks after the container.
+    log_size: Option<u64>,
+    keep: bool,
+}
+
+impl Life {
+    /// Returns what was asked for; nothing for a container that only this process knows of.
+    fn of(args: &args::LifeArgs) -> Result<Option<Self>, Failure> {
+        if let Some(name) = &args.name {
+            check_name(name)?;
+        }
+        let known = args.detach || args.name.is_some();
+        Ok(known.then(|| Self {
+            name: args.name.clone(),
+            log_size: args.detach.then(|| args.log_size.unwrap_or(log::USUAL)),
+            keep: args.detach && !args.rm,
+        }))
+    }
+
+    fn known(&self, image: ImageWord) -> Known {
+        Known {
+            name: self.name.clone(),
+            image,
+            detached: self.log_size.is_some(),
+            keep: self.keep,
+        }
+    }
+}
 /// What there is of a `--ulimit` whose hard limit cannot be raised so far.
 fn too_high(lowered: &Lowered) -> String {
     let Lowered { asked, set } = lowered;

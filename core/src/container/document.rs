@@ -5,11 +5,17 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::name::Id;
 use super::text::Text;
 use super::time::Time;
+use crate::process::Program;
+use crate::spec::RunSpec;
+use crate::spec::privileges::Granted;
+use crate::sys::process::{CStrings, CapabilitySet};
 
 /// The version that this mk writes.
 pub const VERSION: u32 = 1;
@@ -39,7 +45,7 @@ pub struct Document {
     pub as_pid1: bool,
     /// How long the command may take to end after it was asked to, in milliseconds.
     pub stop_timeout_ms: u64,
-    /// The control groups that were made for it, on the host, as absolute paths; the deepest last.
+    /// The cgroups that were made for it and hold its limits, on the host, as absolute paths.
     pub cgroups: Vec<Text>,
     /// Its processes, once the command runs.
     pub started: Option<Started>,
@@ -69,26 +75,65 @@ pub struct ProgramDocument {
     pub gid: u32,
     /// Its supplementary groups; `None` where nobody can set any.
     pub groups: Option<Vec<u32>>,
-    /// What root inside may do, as the kernel's bits (capabilities(7)).
+    /// What root has, and nobody can have more than: the kernel's bits (capabilities(7)).
     pub capabilities: u64,
-    /// Whether no program can give more privileges than that.
-    pub no_new_privileges: bool,
-    /// The system calls that it may make.
-    pub seccomp: Seccomp,
+    /// What a user other than root has.
+    pub ambient: u64,
+    /// Whether set-user-id bits and file capabilities have an effect.
+    pub new_privileges: bool,
+    /// Which system calls it may make: the kernel's own form, eight bytes an instruction, base64; `None`: all.
+    pub filter: Option<String>,
     /// Whether it has a terminal of the container's own.
     pub terminal: bool,
 }
 
-/// Which system calls a command may make.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Seccomp {
-    /// Those of the filter that is built into mk.
-    BuiltIn,
-    /// All.
-    Unconfined,
-    /// Those of this filter: the kernel's own form, base64 (`struct sock_filter`, eight bytes each).
-    Filter(String),
+impl ProgramDocument {
+    /// Returns `program` as data.
+    pub fn of(program: &Program) -> Self {
+        let texts = |strings: &CStrings| strings.iter().map(|text| Text::of(text.to_bytes())).collect();
+        let (uid, gid) = program.ids();
+        let granted = program.granted();
+        Self {
+            arguments: texts(program.arguments()),
+            environment: texts(program.environment()),
+            workdir: Text::of(program.workdir().to_bytes()),
+            uid,
+            gid,
+            groups: program.groups().map(<[u32]>::to_vec),
+            capabilities: granted.keep.bits(),
+            ambient: granted.ambient.bits(),
+            new_privileges: granted.new_privileges,
+            filter: granted.filter.as_deref().map(|filter| {
+                let bytes: Vec<u8> = filter.iter().flat_map(|one| one.to_ne_bytes()).collect();
+                STANDARD.encode(bytes)
+            }),
+            terminal: false,
+        }
+    }
+
+    /// Returns what a process that joins the container is granted; nothing where the filter is none.
+    pub fn granted(&self) -> Option<Granted> {
+        let filter = match &self.filter {
+            None => None,
+            Some(text) => {
+                let bytes = STANDARD.decode(text).ok()?;
+                let (whole, rest) = bytes.as_chunks::<8>();
+                let filter: Vec<u64> = whole.iter().map(|one| u64::from_ne_bytes(*one)).collect();
+                // A damaged one must not let through what the whole one would not.
+                Some(
+                    Some(filter)
+                        .filter(|filter| rest.is_empty() && !filter.is_empty())?
+                        .into(),
+                )
+            }
+        };
+        Some(Granted {
+            keep: CapabilitySet::from_bits_retain(self.capabilities),
+            ambient: CapabilitySet::from_bits_retain(self.ambient),
+            new_privileges: self.new_privileges,
+            filter,
+        })
+    }
 }
 
 /// The processes of a container whose command runs.
@@ -131,7 +176,39 @@ impl Exit {
     pub(super) const LONGEST: usize = 256;
 }
 
+/// How others are to know of a container.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// What its owner calls it.
+    pub name: Option<String>,
+    /// The image that it is made of.
+    pub image: ImageWord,
+    /// Whether a monitor looks after it.
+    pub detached: bool,
+    /// Whether it is to be known of when it has ended.
+    pub keep: bool,
+}
+
 impl Document {
+    /// Returns the document of the container that will run `program` of `spec`, now and on this boot of the machine.
+    pub(super) fn new(id: Id, known: Known, spec: &RunSpec, program: &Program) -> Self {
+        Self {
+            version: VERSION,
+            id,
+            name: known.name,
+            image: known.image,
+            created: Time::now(),
+            boot: super::state::boot(),
+            program: ProgramDocument::of(program),
+            detached: known.detached,
+            keep: known.keep,
+            as_pid1: spec.as_pid1,
+            stop_timeout_ms: u64::try_from(spec.stop_timeout.as_millis()).unwrap_or(u64::MAX),
+            cgroups: Vec::new(),
+            started: None,
+        }
+    }
+
     /// Returns what the owner calls it, else its id.
     pub fn called(&self) -> &str {
         self.name.as_deref().unwrap_or(self.id.as_str())
@@ -226,8 +303,9 @@ pub(super) mod tests {
                 gid: 0,
                 groups: Some(vec![5]),
                 capabilities: u64::MAX,
-                no_new_privileges: true,
-                seccomp: Seccomp::BuiltIn,
+                ambient: 0,
+                new_privileges: false,
+                filter: None,
                 terminal: false,
             },
             detached: true,
@@ -252,9 +330,24 @@ pub(super) mod tests {
             },
             monitor: ProcessId { pid: 6, start: 99 },
         });
-        one.program.seccomp = Seccomp::Filter("AAAA".into());
         assert_eq!(Document::from_json(&one.to_json()).unwrap(), one);
         assert_eq!(one.called(), "0123456789ab");
+    }
+
+    #[test]
+    fn what_was_granted_comes_back_whole_or_not_at_all() {
+        let with = |filter: Option<&str>| ProgramDocument {
+            filter: filter.map(str::to_owned),
+            ..document().program
+        };
+        let granted = with(None).granted().unwrap();
+        assert_eq!((granted.keep.bits(), granted.filter), (u64::MAX, None));
+        let eight = STANDARD.encode(7u64.to_ne_bytes());
+        let granted = with(Some(&eight)).granted().unwrap();
+        assert_eq!(granted.filter.as_deref(), Some([7].as_slice()));
+        for text in ["", "AAAA", "*"] {
+            assert!(with(Some(text)).granted().is_none(), "{text:?} was accepted");
+        }
     }
 
     #[test]

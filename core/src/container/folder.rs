@@ -13,6 +13,7 @@ use std::path::Path;
 
 use super::document::{Document, Exit, ProcessId, Started};
 use super::name::Id;
+use super::text::Text;
 use super::time::Time;
 use super::{Error, Result, State};
 use crate::sys::dir::Dir;
@@ -149,12 +150,22 @@ impl Own {
         &self.folder
     }
 
+    /// Remembers the cgroups of the container, for what is written down next.
+    pub fn within<'p>(&mut self, cgroups: impl IntoIterator<Item = &'p Path>) {
+        self.document.cgroups = cgroups.into_iter().map(Text::from).collect();
+    }
+
     /// Writes down that the command runs: as process `command` of the host, looked after by this process. An older
     /// container of the same name, which must have ended, goes.
     pub fn started(&mut self, command: i32) -> Result<()> {
-        let (Some(command), Some(monitor)) = (ProcessId::of(command), ProcessId::own()) else {
-            return Err(SysError::new(Errno::NOENT, format_args!("open(\"/proc/{command}/stat\")")).into());
+        let Some(monitor) = ProcessId::own() else {
+            return Err(SysError::new(Errno::NOENT, "open(\"/proc/self/stat\")").into());
         };
+        // It may have ended already; then no process is the one that was started at the boot.
+        let command = ProcessId::of(command).unwrap_or(ProcessId {
+            pid: command,
+            start: 0,
+        });
         self.document.started = Some(Started {
             at: Time::now(),
             command,

@@ -12,24 +12,15 @@ use std::os::unix::fs::FileExt as _;
 
 use super::folder::Folder;
 use super::time::Time;
+pub use crate::process::Stream;
 use crate::sys::dir::Dir;
 use crate::sys::{Errno, SysError};
 
-/// Where a container printed something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-impl Stream {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
+/// Returns what a stream is called in a record.
+const fn name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
     }
 }
 
@@ -61,7 +52,7 @@ impl<'a> Record<'a> {
         let (time, rest) = line.split_at_checked(Time::LENGTH)?;
         let time = Time::parse_exact(time)?;
         let (stream, rest) = [Stream::Stdout, Stream::Stderr].into_iter().find_map(|stream| {
-            let rest = rest.strip_prefix(b" ")?.strip_prefix(stream.name().as_bytes())?;
+            let rest = rest.strip_prefix(b" ")?.strip_prefix(name(stream).as_bytes())?;
             Some((stream, rest))
         })?;
         let (ends_line, bytes) = match rest {
@@ -80,7 +71,7 @@ impl<'a> Record<'a> {
     /// Puts the record at the end of `into`.
     fn write(&self, into: &mut Vec<u8>) {
         let mark = if self.ends_line { 'F' } else { 'P' };
-        into.extend_from_slice(format!("{} {} {mark} ", self.time, self.stream.name()).as_bytes());
+        into.extend_from_slice(format!("{} {} {mark} ", self.time, name(self.stream)).as_bytes());
         into.extend_from_slice(self.bytes);
         into.push(b'\n');
     }

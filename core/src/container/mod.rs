@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use crate::sys::SysError;
 
+/// Signals to containers, and their ends.
+pub mod control;
 /// The JSON files.
 pub mod document;
 mod folder;
@@ -16,6 +18,8 @@ mod folder;
 pub mod follow;
 /// What a container printed.
 pub mod log;
+/// What keeps a container alive.
+pub mod monitor;
 /// Ids and names.
 pub mod name;
 mod process;

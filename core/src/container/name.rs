@@ -63,10 +63,12 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
+/// So many digits of an id say which one is meant; fewer are more likely a slip.
+const SHORTEST: usize = 4;
+
 /// Whether `text` may be the beginning of an id.
 pub(super) fn is_prefix(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= Id::LENGTH
+    (SHORTEST..=Id::LENGTH).contains(&text.len())
         && text
             .bytes()
             .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))

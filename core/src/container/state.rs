@@ -1,14 +1,19 @@
 //! [`State`]: the folder that holds a folder for each container of a user, and who may look and change when.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::document::{Document, Exit};
 use super::folder::{self, Folder, Own};
 use super::name::{Id, check_name, is_prefix};
 use super::{Error, Result};
+use crate::cgroup::Folders;
 use crate::sys::dir::Dir;
 use crate::sys::file::{self, FileKind, LockKind};
 use crate::sys::{Errno, SysError};
+
+/// How long to wait for the last processes of a container that was killed to leave its cgroups.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The folder of states, which belongs to the caller alone.
 #[derive(Debug)]
@@ -64,6 +69,19 @@ pub enum Why {
     Killed,
     /// The machine was started anew.
     Booted,
+}
+
+impl Seen {
+    /// Takes out the container that `word` means: its name, its id, or the beginning of just one id.
+    pub fn take(&mut self, word: &str) -> Result<Found> {
+        let known: Vec<(&Document, bool)> = self
+            .containers
+            .iter()
+            .map(|found| (&found.document, found.is_alive()))
+            .collect();
+        let at = pick(&known, word)?;
+        Ok(self.containers.remove(at))
+    }
 }
 
 impl Found {
@@ -150,8 +168,8 @@ impl State {
         self.look_alone(&alone)
     }
 
-    /// Makes the folder of a container that is about to be made, and keeps it alive. `document` is what it is, but for
-    /// its id, which is chosen here. Returns the containers that were found dead on the way, too.
+    /// Makes the folder of a container that is about to be made, and keeps it alive. `document` is what it is; it
+    /// gets another id where that is taken. Returns the containers that were found dead on the way, too.
     pub fn create(&self, mut document: Document) -> Result<(Own, Vec<Gone>)> {
         let alone = self.alone()?;
         let seen = self.look_alone(&alone)?;
@@ -166,9 +184,8 @@ impl State {
             }
         }
         loop {
-            document.id = Id::random()?;
             match self.root.make_dir(document.id.as_str(), 0o700) {
-                Err(failed) if failed.errno == Errno::EXIST => {}
+                Err(failed) if failed.errno == Errno::EXIST => document.id = Id::random()?,
                 made => break made.map_err(|failed| self.failed(failed))?,
             }
         }
@@ -194,8 +211,8 @@ impl State {
     /// Returns the container that `word` means: its name, its id, or the beginning of just one id.
     pub fn find(&self, word: &str) -> Result<(Found, Vec<Gone>)> {
         let mut seen = self.look()?;
-        let at = pick(&seen.containers, word)?;
-        Ok((seen.containers.swap_remove(at), seen.gone))
+        let found = seen.take(word)?;
+        Ok((found, seen.gone))
     }
 
     /// Takes the folder of a container away that has ended.
@@ -288,6 +305,9 @@ impl State {
                     true => Why::Killed,
                     false => Why::Booted,
                 };
+                // Those of a container that lives are its keeper's to remove; this one had no time to.
+                let cgroups = document.cgroups.iter().map(|path| PathBuf::from(&path.0));
+                Folders::at(cgroups).doomed().remove(PATIENCE);
                 folder::remove(&self.root, id)?;
                 seen.gone.push(Gone { document, why });
             }
@@ -308,19 +328,17 @@ impl State {
     }
 }
 
-/// Returns which of `containers` is meant by `word`.
-fn pick(containers: &[Found], word: &str) -> Result<usize> {
-    let position = |holds: &dyn Fn(&Document) -> bool| {
-        // Of two with one name, the one that runs has it; else the younger.
-        let fits = |at: &usize| holds(&containers[*at].document);
-        let fitting = (0..containers.len()).rev().filter(fits);
-        fitting.max_by_key(|at| (containers[*at].is_alive(), *at))
-    };
-    let named = position(&|document| document.name.as_deref() == Some(word));
-    if let Some(at) = named.or_else(|| position(&|document| document.id.as_str() == word)) {
+/// Returns which of some containers, the oldest first, is meant by `word`; of each, whether it lives.
+pub(super) fn pick(containers: &[(&Document, bool)], word: &str) -> Result<usize> {
+    let by_name = |at: &usize| containers[*at].0.name.as_deref() == Some(word);
+    // Of two with one name, the one that lives has it; else the younger.
+    let named = (0..containers.len())
+        .filter(by_name)
+        .max_by_key(|at| (containers[*at].1, *at));
+    if let Some(at) = named {
         return Ok(at);
     }
-    let begins = |at: &usize| is_prefix(word) && containers[*at].document.id.as_str().starts_with(word);
+    let begins = |at: &usize| is_prefix(word) && containers[*at].0.id.as_str().starts_with(word);
     let found: Vec<usize> = (0..containers.len()).filter(begins).collect();
     match found[..] {
         [at] => Ok(at),
@@ -330,19 +348,16 @@ fn pick(containers: &[Found], word: &str) -> Result<usize> {
         }),
         _ => Err(Error::Ambiguous {
             word: word.to_owned(),
-            ids: found
-                .iter()
-                .map(|at| containers[*at].document.id.clone())
-                .collect(),
+            ids: found.iter().map(|at| containers[*at].0.id.clone()).collect(),
         }),
     }
 }
 
 /// Returns the name that a slip or two of the fingers would make `word`.
-fn like(containers: &[Found], word: &str) -> Option<String> {
+fn like(containers: &[(&Document, bool)], word: &str) -> Option<String> {
     let names = containers
         .iter()
-        .filter_map(|found| found.document.name.as_deref());
+        .filter_map(|(document, _)| document.name.as_deref());
     let slips = |name: &&str| strsim::damerau_levenshtein(name, word);
     let most = 1 + word.chars().count() / 4;
     let nearest = names.filter(|name| slips(name) <= most).min_by_key(slips);

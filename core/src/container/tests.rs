@@ -224,17 +224,51 @@ fn a_word_is_a_name_or_the_beginning_of_one_id() {
     for id in &ids {
         assert_eq!(state.find(id).unwrap().0.document.id.as_str(), *id);
     }
-    match state.find("wbe") {
-        Err(Error::Unknown { like, .. }) => assert_eq!(like.as_deref(), Some("web")),
+    for id in &ids {
+        let found = state.find(&id[..11]).unwrap().0;
+        assert_eq!(found.document.id.as_str(), *id);
+    }
+}
+
+#[test]
+fn a_word_that_means_none_or_several_is_an_error() {
+    let with = |id: &str, name: Option<&str>| Document {
+        id: id.parse().unwrap(),
+        ..document(name, 1)
+    };
+    let all = [
+        with("abcd00000001", Some("web")),
+        with("abcd00000002", Some("web")),
+        with("0123456789ab", Some("abcd")),
+    ];
+    let pick = |alive: usize, word| {
+        let known: Vec<_> = all
+            .iter()
+            .enumerate()
+            .map(|(at, one)| (one, at == alive))
+            .collect();
+        state::pick(&known, word)
+    };
+    assert_eq!(pick(0, "web").unwrap(), 0, "the one that lives");
+    assert_eq!(pick(2, "web").unwrap(), 1, "the younger");
+    assert_eq!(pick(0, "abcd").unwrap(), 2, "a name comes before an id");
+    assert_eq!(pick(0, "abcd00000002").unwrap(), 1);
+    assert_eq!(pick(0, "0123").unwrap(), 2);
+    match pick(0, "abcd0") {
+        Err(Error::Ambiguous { ids, .. }) => assert_eq!(ids.len(), 2),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(state.find(""), Err(Error::Unknown { like: None, .. })));
-    // Of seventeen ids, two begin with the same digit.
-    let more: Vec<_> = (0..17).map(|_| started(&state, document(None, 9))).collect();
-    let digits = "0123456789abcdef".chars().map(|digit| digit.to_string());
-    let several = digits.filter(|digit| matches!(state.find(digit), Err(Error::Ambiguous { .. })));
-    assert!(several.count() > 0);
-    drop(more);
+    for (word, likely) in [
+        ("wbe", Some("web")),
+        ("012", None),
+        ("", None),
+        ("ABCD00000001", None),
+    ] {
+        match pick(0, word) {
+            Err(Error::Unknown { like, .. }) => assert_eq!(like.as_deref(), likely, "{word:?}"),
+            other => panic!("{word:?}: {other:?}"),
+        }
+    }
 }
 
 #[test]

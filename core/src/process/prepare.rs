@@ -98,6 +98,11 @@ impl Prepared {
     pub fn within(self, cgroups: Option<Rc<Groups>>) -> Self {
         Self { cgroups, ..self }
     }
+
+    /// Returns what the command will be.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
 }
 
 #[cfg(test)]

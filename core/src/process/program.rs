@@ -4,7 +4,7 @@
 //! [`Program::new`] allocates and fails politely; the methods after it are called in the child, and keep to the stack.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 
 use super::Error;
@@ -89,6 +89,36 @@ impl Program {
             Some(score) => process::set_oom_score(score).at(Step::OomScore),
             None => Ok(()),
         }
+    }
+
+    /// Returns program and arguments.
+    pub fn arguments(&self) -> &CStrings {
+        &self.arguments
+    }
+
+    /// Returns the environment, `NAME=value`.
+    pub fn environment(&self) -> &CStrings {
+        &self.environment
+    }
+
+    /// Returns where it starts.
+    pub fn workdir(&self) -> &CStr {
+        &self.workdir
+    }
+
+    /// Returns its user and its group.
+    pub fn ids(&self) -> (u32, u32) {
+        (self.uid, self.gid)
+    }
+
+    /// Returns its supplementary groups; `None` where nobody can set any.
+    pub fn groups(&self) -> Option<&[u32]> {
+        self.groups.as_deref()
+    }
+
+    /// Returns what it may do.
+    pub fn granted(&self) -> &Granted {
+        &self.granted
     }
 
     /// Goes to where the command starts, while that can be anywhere: a folder of root's may be where a user's command

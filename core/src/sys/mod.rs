@@ -13,6 +13,8 @@ pub use rustix::io::Errno;
 pub mod cgroup;
 /// Messages between two processes, with open files in them.
 pub mod channel;
+/// Leaving the caller behind.
+pub mod detach;
 /// Files below a directory handle.
 pub mod dir;
 /// What is kept about one file besides its bytes.

@@ -31,6 +31,21 @@ impl Signal {
     /// The terminal has another size.
     pub const WINDOW: Self = Self(libc::SIGWINCH);
 
+    /// Reads a signal: its number, or its name with or without `SIG`, in upper or lower case.
+    pub fn parse(text: &str) -> Option<Self> {
+        if !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit()) {
+            return text
+                .parse()
+                .ok()
+                .filter(|number| (1..=64).contains(number))
+                .map(Self);
+        }
+        let name = text.to_ascii_uppercase();
+        let name = name.strip_prefix("SIG").unwrap_or(&name);
+        let known = format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok()?;
+        Some(Self(known as i32))
+    }
+
     /// Returns the signal's number.
     pub const fn number(self) -> i32 {
         self.0
@@ -223,6 +238,28 @@ mod tests {
         // Which is why the program that mk starts must have this one reset.
         assert!(ignored().has(Signal(libc::SIGPIPE)));
         assert!(!ignored().has(Signal::TERMINATE));
+    }
+
+    #[test]
+    fn signals_are_read_by_number_and_by_name() {
+        for text in ["15", "TERM", "SIGTERM", "term", "SigTerm"] {
+            assert_eq!(Signal::parse(text), Some(Signal::TERMINATE), "{text}");
+        }
+        assert_eq!(Signal::parse("64"), Some(Signal(64)));
+        for text in [
+            "",
+            "0",
+            "65",
+            "-9",
+            "+9",
+            "9 ",
+            "SIG",
+            "SIGSIGTERM",
+            "TERMINATE",
+            "99999999999",
+        ] {
+            assert_eq!(Signal::parse(text), None, "{text}");
+        }
     }
 
     #[test]
