@@ -33,5 +33,8 @@ mod doctor;
 /// Pins, locks, mirrors and source folders.
 mod sources;
 
+/// Every known way out of a container, each with a control that shows that it is one.
+mod security;
+
 /// Builds that are killed or meet, a full disk, damage, and taking out the garbage.
 mod store;

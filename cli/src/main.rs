@@ -23,6 +23,10 @@ use crate::settings::Environment;
 use crate::ui::Ui;
 
 fn main() -> ExitCode {
+    // Before anything else, and without a word: whoever started this in a container is up to something.
+    if !mk_core::sys::process::has_own_program_in_sight() {
+        return ExitCode::from(mk_core::process::exit::CANNOT_EXECUTE);
+    }
     let words: Vec<OsString> = std::env::args_os().collect();
     // `mk run` ends with the command's own exit code, so what goes wrong before has codes out of its way.
     let run = words.get(1).is_some_and(|word| word == "run");

@@ -31,6 +31,20 @@ pub fn own_capabilities() -> Result<CapabilitySet, SysError> {
         .call("capget")
 }
 
+/// Whether the program of this process can be found where its name says. It cannot where the process was started
+/// through a link of the kernel's, such as `/proc/self/exe` of a process whose files are elsewhere: a container that got
+/// one of mk's processes to execute that would have the host's mk run inside (CVE-2019-5736), and could write to its file.
+/// A program that has no name any more passes: it was replaced, or is a sealed copy.
+pub fn has_own_program_in_sight() -> bool {
+    let Ok(own) = rustix::fs::stat(c"/proc/self/exe") else {
+        // Without a `/proc` there is no such link either.
+        return true;
+    };
+    let named = rustix::fs::readlink(c"/proc/self/exe", Vec::new()).and_then(rustix::fs::stat);
+    let is_same = named.is_ok_and(|named| (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino));
+    is_same || own.st_nlink == 0
+}
+
 /// Has the kernel kill this process when its parent ends.
 pub fn die_with_parent() -> Result<(), SysError> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))

@@ -1,0 +1,208 @@
+//! Each race goes on for seconds: a thread exchanges two names as fast as it can (`renameat2`, `RENAME_EXCHANGE`) while
+//! runs look at them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::{Ground, SECRET};
+use crate::harness::Output;
+
+/// How long each race lasts.
+const LONG: Duration = Duration::from_secs(6);
+
+/// A thread that exchanges two names until it is dropped.
+struct Swapper {
+    stop: Arc<AtomicBool>,
+    swaps: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Swapper {
+    fn start(one: &Path, other: &Path) -> Self {
+        let (stop, swaps) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (one, other) = (one.to_owned(), other.to_owned());
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&swaps));
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self {
+            stop,
+            swaps,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A folder `shared/sub` that changes places with a link to `target`, and the thread that does it.
+fn swapped(ground: &Ground, target: &str) -> Swapper {
+    let shared = ground.sandbox.work().join("shared");
+    ground.sandbox.write("payload/file", "payload");
+    // Each race begins anew: the last one left the two names either way round.
+    let _ = fs_err::remove_dir_all(&shared);
+    ground.sandbox.write("shared/sub/mine", "mine");
+    fs_err::os::unix::fs::symlink(target, shared.join("link")).unwrap();
+    Swapper::start(&shared.join("sub"), &shared.join("link"))
+}
+
+/// Makes runs until the time is over; returns how many there were, and how many of them mk refused.
+fn race(ground: &Ground, swapper: &Swapper, mut run: impl FnMut(usize) -> Output) -> (usize, usize) {
+    let (begin, mut runs, mut refused) = (Instant::now(), 0, 0);
+    while begin.elapsed() < LONG {
+        let output = run(runs);
+        assert!(!format!("{output}").contains(SECRET), "{output}");
+        assert!(
+            matches!(output.code, Some(0 | 1 | 2 | 125 | 126 | 127)),
+            "{output}"
+        );
+        ground.is_untouched("a race");
+        runs += 1;
+        refused += usize::from(output.code == Some(125));
+    }
+    let swaps = swapper.swaps.load(Ordering::Relaxed);
+    assert!(
+        swaps > 1000 && runs > 10,
+        "{swaps} swaps in {runs} runs are no race"
+    );
+    (runs, refused)
+}
+
+#[test]
+fn a_place_that_changes_while_volumes_are_mounted_there_leads_nowhere() {
+    let Some(ground) = Ground::new(&[], "") else {
+        return;
+    };
+    let canary = ground.canary();
+    for target in [canary.clone(), format!("../../../../../../../../..{canary}")] {
+        let swapper = swapped(&ground, &target);
+        let places = ["/a", "/dev", "/proc", "/srv/deep"];
+        let kinds = [
+            "-v payload:P/sub/x",
+            "-v payload/file:P/sub/new",
+            "--tmpfs P/sub/memory",
+            "-v payload:P/sub/y/z:ro",
+        ];
+        race(&ground, &swapper, |number| {
+            let place = places[number % places.len()];
+            let extra = kinds[number / places.len() % kinds.len()].replace('P', place);
+            let volume = format!("shared:{place}");
+            let options: Vec<&str> = ["-v", &volume].into_iter().chain(extra.split(' ')).collect();
+            let script = format!(
+                "cat {place}/sub/secret {place}/link/secret {place}/sub/../canary/secret; ls {place}/sub >&-; true"
+            );
+            ground.sh(&options, &script)
+        });
+    }
+}
+
+#[test]
+fn control_a_mount_by_name_at_a_place_that_changes_lands_on_the_host() {
+    let Some(ground) = Ground::new(&[], "") else {
+        return;
+    };
+    let _swapper = swapped(&ground, &ground.canary());
+    let output = ground.naive(
+        "box",
+        "mkdir \"$ROOT/a\"; mount --bind shared \"$ROOT/a\"; i=0\n\
+         while [ $i -lt 2000 ] && [ ! -d \"$CANARY/x\" ]; do\n\
+         mkdir -p \"$ROOT/a/sub/x\" && mount --bind payload \"$ROOT/a/sub/x\" && umount \"$ROOT/a/sub/x\"; i=$((i+1)); done 2>/dev/null\n\
+         [ -d \"$CANARY/x\" ] && echo landed on the host",
+    );
+    super::hit(&output, "landed on the host");
+}
+
+#[test]
+fn a_working_folder_that_changes_leads_nowhere() {
+    let Some(ground) = Ground::new(&[], "") else {
+        return;
+    };
+    let canary = ground.canary();
+    let targets = [
+        canary.clone(),
+        format!("../../../../../../../../..{canary}"),
+        "/proc/self/fd/3".into(),
+    ];
+    for target in targets {
+        let swapper = swapped(&ground, &target);
+        race(&ground, &swapper, |number| {
+            let folder = ["/a/sub", "/a/link", "/a/sub/../sub"][number % 3];
+            ground.sh(
+                &["-v", "shared:/a", "-w", folder],
+                "cat secret ../canary/secret; true",
+            )
+        });
+    }
+}
+
+#[test]
+fn control_a_working_folder_by_name_that_changes_leads_out() {
+    let Some(ground) = Ground::new(&[], "") else {
+        return;
+    };
+    let _swapper = swapped(&ground, &ground.canary());
+    let output = ground.naive(
+        "box",
+        "mkdir \"$ROOT/a\"; mount --bind shared \"$ROOT/a\"; i=0\n\
+         while [ $i -lt 3000 ]; do (cd \"$ROOT/a/sub\" && cat secret) && break; i=$((i+1)); done 2>/dev/null",
+    );
+    super::hit(&output, SECRET);
+}
+
+#[test]
+fn a_command_that_changes_is_never_mk_itself() {
+    let Some(ground) = Ground::new(&[], "") else {
+        return;
+    };
+    let shared = ground.sandbox.work().join("shared");
+    let script = ground.sandbox.write("shared/command", "#!/bin/sh\necho fine\n");
+    fs_err::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs_err::os::unix::fs::symlink("/proc/self/exe", shared.join("link")).unwrap();
+    let swapper = Swapper::start(&script, &shared.join("link"));
+    race(&ground, &swapper, |_| {
+        let output = ground.mk(&["run", "box", "-v", "shared:/a", "/a/command", "--version"]);
+        assert!(
+            !output.stdout.contains("mk "),
+            "mk was executed in the container: {output}"
+        );
+        output
+    });
+}
+
+#[test]
+fn control_a_runner_that_follows_a_link_to_its_own_program_executes_that() {
+    let Some(ground) = Ground::new(&[], "") else {
+        return;
+    };
+    let swapper = {
+        let shared = ground.sandbox.work().join("shared");
+        let script = ground.sandbox.write("shared/busybox", "#!/bin/no-such\n");
+        fs_err::os::unix::fs::symlink("/proc/self/exe", shared.join("link")).unwrap();
+        Swapper::start(&script, &shared.join("link"))
+    };
+    // The runner looks first, as a careful one would; no program of the image is left that could say it.
+    let output = ground.naive(
+        "box",
+        "mount --rbind /proc \"$ROOT/proc\"; mkdir \"$ROOT/a\"; mount --bind shared \"$ROOT/a\"\n\
+         mv \"$ROOT/bin/busybox\" busybox; i=0\n\
+         while [ $i -lt 3000 ]; do [ -L \"$ROOT/a/busybox\" ] || ./busybox chroot \"$ROOT\" /a/busybox echo led out && break\n\
+         i=$((i+1)); done 2>/dev/null",
+    );
+    super::hit(&output, "led out");
+    drop(swapper);
+}
