@@ -160,12 +160,13 @@ impl fmt::Debug for TreePath {
     }
 }
 
-/// Returns `bytes` as text for a message: control characters and bytes that are not UTF-8 escaped, never raw.
+/// Returns `bytes` as text for a message: escaped where they are not UTF-8, control characters, or characters that change
+/// the order or the lines in which others are shown; never raw.
 pub fn shown(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for letter in chunk.valid().chars() {
-            if letter.is_control() {
+            if letter.is_control() || is_order(letter) {
                 text.extend(letter.escape_default())
             } else {
                 text.push(letter)
@@ -177,6 +178,12 @@ pub fn shown(bytes: &[u8]) -> String {
             .for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
     }
     text
+}
+
+/// Whether `letter` changes where on a line, or on which line, others appear (Unicode Annex 9; the two separators): a name
+/// that holds one can look like another, or like the end of a message.
+fn is_order(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
 }
 
 #[cfg(test)]
@@ -224,5 +231,17 @@ mod tests {
     #[test]
     fn control_characters_never_reach_a_terminal() {
         assert_eq!(shown(b"a\x1b[2Jb\xff"), "a\\u{1b}[2Jb\\xff");
+    }
+
+    #[test]
+    fn a_name_cannot_look_like_another_by_turning_its_letters_around() {
+        assert_eq!(
+            shown("a\u{202e}txt.exe\u{2069}".as_bytes()),
+            "a\\u{202e}txt.exe\\u{2069}"
+        );
+        assert_eq!(shown("a\u{2028}error: b".as_bytes()), "a\\u{2028}error: b");
+        for usual in ["ä", "日本", "שלום", "👩‍🔬", "a b"] {
+            assert_eq!(shown(usual.as_bytes()), usual);
+        }
     }
 }
