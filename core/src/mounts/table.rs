@@ -45,11 +45,23 @@ const HIDDEN: [(&str, bool); 12] = [
     ("sys/firmware", true),
 ];
 
-/// What root of the machine could change it through.
-const FROZEN: [&str; 5] = [
+/// What the kernel shows to root of the machine only: how memory is laid out, page by page and object by object. Whoever
+/// is root of a user namespace cannot open it, so that there it need not be hidden.
+const HIDDEN_FROM_ROOT: [(&str, bool); 6] = [
+    ("proc/kpagecgroup", false),
+    ("proc/kpagecount", false),
+    ("proc/kpageflags", false),
+    ("proc/slabinfo", false),
+    ("proc/vmallocinfo", false),
+    ("sys/kernel/slab", true),
+];
+
+/// What root of the machine could change it through; `pressure` lets anyone have the kernel watch for something.
+const FROZEN: [&str; 6] = [
     "proc/bus",
     "proc/fs",
     "proc/irq",
+    "proc/pressure",
     "proc/sys",
     "proc/sysrq-trigger",
 ];
@@ -63,11 +75,9 @@ pub fn table(rootfs: &Rootfs, spec: &RunSpec, facts: &Facts) -> Table {
     let mut mounts = kernel(spec, facts);
     mounts.extend(memory(spec));
     if !spec.privileges.open_views {
-        mounts.extend(
-            HIDDEN
-                .iter()
-                .map(|&(path, folder)| fixed(path, What::Hidden { folder }, Attr::default())),
-        );
+        let is_root = !facts.in_user_namespace && !facts.foreign_ids;
+        let hidden = HIDDEN.iter().chain(HIDDEN_FROM_ROOT.iter().filter(|_| is_root));
+        mounts.extend(hidden.map(|&(path, folder)| fixed(path, What::Hidden { folder }, Attr::default())));
         mounts.extend(FROZEN.iter().map(|path| fixed(path, What::Frozen, READ_ONLY)));
     }
     mounts.extend(asked(spec, facts));
@@ -213,7 +223,7 @@ mod tests {
 
     use super::*;
     use crate::recipe::{Conf, RunDefaults};
-    use crate::spec::Asked;
+    use crate::spec::{Asked, privileges};
 
     fn lines(asked: Asked, facts: Facts) -> Vec<String> {
         let spec = RunSpec::new(&RunDefaults::default(), &Conf::default(), asked).unwrap();
@@ -264,7 +274,31 @@ tmpfs -> /run (nosuid, nodev, mode=0755)";
         assert_eq!(lines[..20].join("\n"), expected);
         assert!(lines.contains(&"hide /proc/kcore".to_owned()));
         assert!(lines.contains(&"freeze /proc/sys".to_owned()));
-        assert_eq!(lines.len(), 20 + HIDDEN.len() + FROZEN.len());
+        let hidden = HIDDEN.len() + HIDDEN_FROM_ROOT.len();
+        assert_eq!(lines.len(), 20 + hidden + FROZEN.len());
+    }
+
+    #[test]
+    fn nothing_is_hidden_or_read_only_where_all_privileges_were_asked_for() {
+        let asked = |privileged| Asked {
+            privileges: privileges::Asked {
+                privileged,
+                ..privileges::Asked::default()
+            },
+            ..Asked::default()
+        };
+        let all = lines(asked(true), Facts::default());
+        assert_eq!(all.len(), 20);
+        assert!(all.contains(&"sysfs -> /sys (nosuid, nodev, noexec)".to_owned()));
+        assert!(all.contains(&"tmpfs -> /dev (nosuid, noexec, mode=0755)".to_owned()));
+        // What only root of the machine could open is hidden from no one else.
+        let user = Facts {
+            in_user_namespace: true,
+            ..Facts::default()
+        };
+        let usual = lines(asked(false), user);
+        assert!(!usual.contains(&"hide /proc/kpageflags".to_owned()));
+        assert_eq!(usual.len(), 20 + HIDDEN.len() + FROZEN.len());
     }
 
     #[test]
@@ -343,7 +377,8 @@ tmpfs -> /run (nosuid, nodev, mode=0755)";
 
     #[test]
     fn names_of_this_file_are_paths() {
-        let names = HIDDEN.iter().map(|(path, _)| *path).chain(FROZEN);
+        let hidden = HIDDEN.iter().chain(&HIDDEN_FROM_ROOT);
+        let names = hidden.map(|(path, _)| *path).chain(FROZEN);
         for name in names.chain(["proc", "sys", "dev", "tmp", "run"]) {
             assert!(TreePath::parse(name).is_ok(), "{name}");
         }
