@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "run/privileges.rs"]
+mod privileges;
 mod sandbox;
 
 use sandbox::{Sandbox, as_mk, say};
@@ -49,13 +51,21 @@ const TESTS: &[Test] = &[
     ("the kernel's settings cannot be changed", kernel_settings),
     ("a container's root has few privileges", privileges),
     ("users are looked up in the image", users),
+    (
+        "numbers that are no users are not taken for root",
+        privileges::numbers_that_are_no_users,
+    ),
+    ("accounts are read from files only", privileges::hostile_accounts),
     ("nobody inside looks into process 1", process_one_is_closed),
-    ("the caller's keys stay outside", keys),
-    ("calls that reach beyond the container are refused", refused_calls),
-    ("calls of other architectures are refused", other_abis),
+    ("the caller's keys stay outside", privileges::keys),
+    (
+        "calls that reach beyond the container are refused",
+        privileges::refused_calls,
+    ),
+    ("calls of other architectures are refused", privileges::other_abis),
     (
         "set-user-id programs do nothing unless asked for",
-        setuid_programs,
+        privileges::setuid_programs,
     ),
     ("process 1 reaps what nobody else does", zombies),
     ("signals reach the command", signals),
@@ -390,6 +400,19 @@ fn kernel_settings(sandbox: &Sandbox) {
          cat /proc/kcore /proc/keys /proc/timer_list 2>&- | wc -c; ls -A /sys/firmware",
     );
     assert_eq!(text, "0\n");
+    // All that may be written to by its mode, but for what is a process's own.
+    let walk = "find /proc /sys -type f -perm /222 2>&- | grep -v -E '^/proc/([0-9]+|self|thread-self)/' | \
+                while read f; do if (: >>$f) 2>&-; then echo $f; fi; done";
+    assert_eq!(sandbox.shell(&[], walk), "");
+    let all = sandbox.shell(&["--privileged"], walk);
+    assert!(
+        all.contains("/proc/sys/kernel/hostname\n"),
+        "the walk finds nothing anyway: {all}"
+    );
+    // Where memory lies; the modes of these files keep everyone else out.
+    let layout = "cat /proc/kpage* /proc/slabinfo /proc/vmallocinfo /proc/kmsg 2>&- | head -c 1 | wc -c; \
+                  ls /sys/kernel/slab 2>&- | while read f; do cat /sys/kernel/slab/$f/objects 2>&-; done | wc -c";
+    assert_eq!(sandbox.shell(&[], layout), "0\n0\n");
 }
 
 fn privileges(sandbox: &Sandbox) {
@@ -443,137 +466,6 @@ fn process_one_is_closed(sandbox: &Sandbox) {
          if cat /proc/1/$f >/dev/null || readlink /proc/1/$f; then echo opened $f; fi; done 2>/dev/null; echo end",
     );
     assert_eq!(text, "end\n");
-}
-
-/// What reaches beyond the container, or has been the way out of one. Each fails with EPERM.
-const REFUSED: &str = "unshare:0x10000000 unshare:0x20000 setns clone:0x10000011 clone:0x40000011 mount umount2 \
-    pivot_root open_tree move_mount mount_setattr fsopen fsconfig fsmount fspick keyctl:0:-3 keyctl:0:-4 add_key \
-    request_key bpf perf_event_open kexec_load kexec_file_load init_module finit_module delete_module \
-    open_by_handle_at reboot swapon settimeofday clock_settime userfaultfd io_uring_setup io_uring_enter \
-    io_uring_register quotactl syslog acct kcmp pidfd_getfd process_madvise vhangup mbind move_pages \
-    fanotify_init sethostname setdomainname socket:40:1 socket:38:5 socket:12:1 personality:0x0400000";
-
-fn refused_calls(sandbox: &Sandbox) {
-    let Some(out) = sandbox.calls(&[], REFUSED) else {
-        return;
-    };
-    let expected: String = REFUSED
-        .split_ascii_whitespace()
-        .map(|call| format!("{call} 1\n"))
-        .collect();
-    assert_eq!(out.stdout, expected, "{out:?}");
-    // No library falls back on EPERM; this is what those get that a library tries first, or that are newer than mk.
-    let newer = "clone3 listns 599 100000";
-    let Some(out) = sandbox.calls(&[], newer) else {
-        return;
-    };
-    assert_eq!(out.stdout, "clone3 38\nlistns 38\n599 38\n100000 38\n", "{out:?}");
-    // Threads are made with `clone3`, and with `clone` where that is not there.
-    let usual = "thread getpid socket:1:1 socket:2:1 socket:16:3 personality:0xffffffff chroot:0 umask:18";
-    let Some(out) = sandbox.calls(&[], usual) else {
-        return;
-    };
-    let lines: Vec<_> = out.stdout.lines().filter(|line| !line.ends_with(" ok")).collect();
-    assert_eq!(
-        (lines, out.code),
-        (vec!["chroot:0 14"], Some(0)),
-        "EFAULT comes from the kernel: {out:?}"
-    );
-    let one = sandbox.shell(&[], "grep Seccomp: /proc/self/status");
-    assert_eq!(one.split_ascii_whitespace().last(), Some("2"), "{one}");
-}
-
-fn other_abis(sandbox: &Sandbox) {
-    if !cfg!(target_arch = "x86_64") {
-        return;
-    }
-    const SIGSYS: i32 = 31;
-    let Some(out) = sandbox.calls(&[], "int80") else {
-        return;
-    };
-    assert_eq!(out.code, Some(128 + SIGSYS), "{out:?}");
-    // The same calls by their numbers of x32: not there, as on a kernel without it.
-    let Some(out) = sandbox.calls(&[], "0x40000027 0x40000101 0x7fffffff") else {
-        return;
-    };
-    assert_eq!(
-        out.stdout, "0x40000027 38\n0x40000101 38\n0x7fffffff 38\n",
-        "{out:?}"
-    );
-}
-
-/// Programs that become root whoever executes them: one of the image, one in a volume.
-fn setuid_programs(sandbox: &Sandbox) {
-    if !is_root() {
-        return say("skipped: needs root, for a file of root's with a set-user-id bit");
-    }
-    let program = std::env::current_exe().unwrap();
-    let folder = sandbox.folder("setuid");
-    for place in [sandbox.tree().join("become"), folder.join("become")] {
-        fs_err::copy(&program, &place).unwrap();
-        fs_err::set_permissions(&place, PermissionsExt::from_mode(0o4755)).unwrap();
-    }
-    let run = |more: &[&str], program: &str| {
-        let options = ["-u", "33:33", "-v", "setuid:/volume"];
-        let out = sandbox.run(options.iter().chain(more).chain(&[program, "--call", "ids"]));
-        (out.code == Some(0)).then_some(out.stdout)
-    };
-    let Some(usual) = run(&[], "/become") else {
-        return say("skipped: needs tests that are static programs");
-    };
-    assert_eq!(usual, "ids 33 33\n");
-    assert_eq!(run(&["--new-privileges"], "/become").unwrap(), "ids 33 0\n");
-    assert_eq!(
-        run(&["--new-privileges"], "/volume/become").unwrap(),
-        "ids 33 33\n"
-    );
-    // The filter is there all the same, and so is the bound on what such a program can have.
-    let out = sandbox.run([
-        "-u",
-        "33:33",
-        "--new-privileges",
-        "/become",
-        "--call",
-        "unshare:0",
-        "reboot",
-    ]);
-    assert_eq!(out.stdout, "unshare:0 1\nreboot 1\n", "{out:?}");
-    let bound = sandbox.shell(
-        &["-u", "33:33", "--new-privileges"],
-        "grep -e CapBnd -e CapEff -e NoNewPrivs /proc/self/status",
-    );
-    assert_eq!(
-        bound,
-        "CapEff:\t0000000000000000\nCapBnd:\t00000000a00425fb\nNoNewPrivs:\t0\n"
-    );
-    fs_err::remove_file(sandbox.tree().join("become")).unwrap();
-}
-
-fn keys(sandbox: &Sandbox) {
-    const OUTSIDE: &str = "keyctl:0:-3";
-    // Neither those of the session (-3) nor those of the user (-4), in whose keyring every process of a user may look.
-    let Some(out) = sandbox.calls(&[], "keyctl:0:-3 keyctl:0:-4:1 keyctl:5:-4:0") else {
-        return;
-    };
-    assert_eq!(
-        out.stdout, "keyctl:0:-3 1\nkeyctl:0:-4:1 1\nkeyctl:5:-4:0 1\n",
-        "{out:?}"
-    );
-    // Without the filter there is still a session's keyring of its own.
-    let own = Command::new(std::env::current_exe().unwrap())
-        .args(["--call", OUTSIDE])
-        .output()
-        .unwrap();
-    let number = |text: &str| text.trim().rsplit(' ').next().unwrap().parse::<i64>().unwrap();
-    let outside = number(&String::from_utf8_lossy(&own.stdout));
-    let Some(out) = sandbox.calls(&["--unconfined"], OUTSIDE) else {
-        return;
-    };
-    let inside = number(&out.stdout);
-    if [1, 38].contains(&inside) {
-        return say("skipped: needs a kernel with keys");
-    }
-    assert_ne!(inside, outside, "{out:?}");
 }
 
 fn zombies(sandbox: &Sandbox) {

@@ -65,6 +65,7 @@ fn enter_as_asked(
                     .add
                     .push(name.parse().map_err(|error: BadCapability| (2, error.into()))?);
             }
+            Some("--privileged") => asked.privileges.privileged = true,
             Some("--unconfined") => asked.privileges.seccomp = Some(Seccomp::Unconfined),
             Some("--new-privileges") => asked.privileges.new_privileges = true,
             Some("--read-only") => asked.read_only = true,
