@@ -1,5 +1,5 @@
 //! The profile that runs get unless they ask for another: the calls that Docker's allows, for programs that hold
-//! these or those capabilities (docs/decisions/0011-seccomp.md says where it differs).
+//! these or those capabilities (docs/decisions/0014-a-filter-of-our-own.md says where it differs).
 
 use std::collections::BTreeMap;
 
