@@ -268,7 +268,7 @@ pub fn run(rootfs: Rootfs, spec: &RunSpec) -> Result<Ended, Error> {
 pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, plan: Plan) -> Result<Ended, Error> {
     let Start { ready, cgroups } = prepare(rootfs, spec, plan)?;
     let cgroups = match &cgroups {
-        Some(plan) => Some(Rc::new(cgroup::Groups::make(plan)?)),
+        Some(plan) => Some(Rc::new(cgroup::Groups::new(plan)?)),
         None => None,
     };
     let child = process::spawn(ready.within(cgroups.clone()))?;

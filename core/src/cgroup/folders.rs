@@ -134,12 +134,47 @@ pub struct Doomed {
     kill: Vec<CString>,
     /// Inner ones before outer ones.
     folders: Vec<CString>,
+    pub(super) back: Option<Back>,
+}
+
+/// What undoes that mk left its cgroup for one beside, so that it could have limited ones below it.
+#[derive(Debug, Clone)]
+pub(super) struct Back {
+    /// The file that says which controllers the children of mk's cgroup have,
+    pub(super) subtree: CString,
+    /// and what is written into it, where mk has switched some on.
+    pub(super) disable: CString,
+    /// Where mk's processes go.
+    pub(super) home: CString,
+    /// Where they come from.
+    pub(super) aside_processes: CString,
+    /// The folder that is removed then.
+    pub(super) aside: CString,
+}
+
+impl Back {
+    /// What of it fails does no harm: the folder is empty as soon as mk has ended, and swept by the next one.
+    fn go(&self) {
+        if !self.disable.is_empty() {
+            cgroup::write(&self.subtree, self.disable.to_bytes());
+        }
+        let _ = cgroup::move_all(&self.aside_processes, &self.home);
+        cgroup::remove(&self.aside);
+    }
 }
 
 impl Doomed {
     /// Removes them, and waits up to `limit` for the last of their processes to end. Says whether all are gone. Neither
     /// allocates nor fails: what cannot be removed now is found by the next mk ([`sweep`]).
     pub fn remove(&self, limit: Duration) -> bool {
+        let gone = self.remove_folders(limit);
+        if let Some(back) = &self.back {
+            back.go();
+        }
+        gone
+    }
+
+    fn remove_folders(&self, limit: Duration) -> bool {
         let begin = Instant::now();
         let mut pause = Duration::from_micros(200);
         loop {
@@ -151,7 +186,7 @@ impl Doomed {
                 return !left;
             }
             // Whoever is still in there has no container around it any more.
-            self.kill.iter().for_each(|file| cgroup::write_one(file));
+            self.kill.iter().for_each(|file| cgroup::write(file, b"1"));
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }

@@ -1,82 +1,112 @@
-//! [`Groups`]: the cgroups of one run, made as planned, and gone when this is dropped.
+//! [`Groups`]: the cgroups of one run. Their names are chosen first, so that somebody else knows what to remove, whenever
+//! mk is killed; then they are made as planned. They are gone when this is dropped.
 
+use std::cell::{OnceCell, RefCell};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::folders::{Folder, INNER, put, sweep};
+use super::folders::{Back, Folder, INNER, put, sweep};
 use super::plan::{Group, Plan, Version};
 use super::{Controller, Doomed, Error, Folders, PREFIX};
-use crate::sys::{Errno, SysError, file};
+use crate::sys::{Errno, SysError, cgroup, file, process};
 
-/// The cgroups of a run that lasts. They are removed when this is dropped by the process that made them.
+/// The cgroups of a run that lasts. They are removed when this is dropped by the process that chose their names.
 #[derive(Debug)]
 pub struct Groups {
+    planned: Vec<Group>,
     folders: Folders,
     /// Held for as long as this or a copy of this process lives; a sweep looks for them.
-    locks: Vec<fs_err::File>,
+    locks: RefCell<Vec<fs_err::File>>,
     /// The version 2 one, for the child to be born in.
-    unified: Option<OwnedFd>,
-    aside: Option<Aside>,
-    maker: u32,
+    unified: OnceCell<OwnedFd>,
+    /// Tells that memory has run out, where the kernel does not end the container by itself: version 1.
+    exhausted: OnceCell<OwnedFd>,
+    back: Option<Back>,
+    owner: u32,
 }
 
-/// mk itself left its cgroup for one beside, and goes back in the end.
-#[derive(Debug)]
-struct Aside {
-    home: PathBuf,
-    folder: PathBuf,
-    enabled: Vec<Controller>,
-}
-
-/// Two that make folders at once choose different names; a sweep may take one for left behind before it is locked.
-const ATTEMPTS: usize = 16;
+/// A sweep may take a folder for left behind before it is locked; it is made again then.
+const ATTEMPTS: usize = 100;
 
 /// How long mk waits at its end for the last processes of a container to go.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Groups {
-    /// Makes what `plan` says. Nothing is left of it where this fails.
-    pub fn make(plan: &Plan) -> Result<Self, Error> {
+    /// Chooses names for what `plan` says, and removes what other runs have left there. Makes nothing yet, but for one
+    /// thing: where mk stands in the way, it steps aside.
+    pub fn new(plan: &Plan) -> Result<Self, Error> {
         let mut groups = Self {
+            planned: plan.groups.clone(),
             folders: Folders::default(),
-            locks: Vec::new(),
-            unified: None,
-            aside: None,
-            maker: std::process::id(),
+            locks: RefCell::default(),
+            unified: OnceCell::new(),
+            exhausted: OnceCell::new(),
+            back: None,
+            owner: std::process::id(),
         };
         for group in &plan.groups {
             group.around.iter().for_each(|folder| sweep(folder));
-            groups.make_one(group)?;
+            if let Version::V2 { leave: true, enable } = &group.version {
+                groups.step_aside(&group.parent, enable)?;
+            }
+            groups.folders.list.push(Folder {
+                path: named(&group.parent)?,
+                version: match group.version {
+                    Version::V1 => 1,
+                    Version::V2 { .. } => 2,
+                },
+            });
         }
-        groups.unified = groups.folders.open_v2()?;
         Ok(groups)
     }
 
-    fn make_one(&mut self, group: &Group) -> Result<(), Error> {
-        let Version::V2 { leave, enable } = &group.version else {
-            let path = self.make_folder(&group.parent)?;
-            self.folders.list.push(Folder {
-                path: path.clone(),
-                version: 1,
-            });
-            return write_all(group, &path);
+    /// Moves whoever is in `home`, which is mk and perhaps the one that it has made to look after the container, into a
+    /// cgroup beside the one to come.
+    fn step_aside(&mut self, home: &Path, enable: &[Controller]) -> Result<(), Error> {
+        let aside = named(home)?;
+        self.make_folder(&aside)?;
+        let to_c = |path: PathBuf| process::c_string(path).unwrap_or_default();
+        let back = Back {
+            subtree: to_c(home.join(SUBTREE)),
+            disable: CString::new(switch('-', enable)).unwrap_or_default(),
+            home: to_c(home.join(PROCESSES)),
+            aside_processes: to_c(aside.join(PROCESSES)),
+            aside: to_c(aside),
         };
-        if *leave {
-            self.step_aside(&group.parent)?;
+        let back = self.back.insert(back);
+        Ok(cgroup::move_all(&back.home, &back.aside_processes)?)
+    }
+
+    /// Makes them. Nothing is left of them where this fails and `self` is dropped.
+    pub fn make(&self) -> Result<(), Error> {
+        for (group, folder) in self.planned.iter().zip(&self.folders.list) {
+            self.make_one(group, &folder.path)?;
         }
+        if let Some(opened) = self.folders.open_v2()? {
+            let _ = self.unified.set(opened);
+        }
+        Ok(())
+    }
+
+    fn make_one(&self, group: &Group, path: &Path) -> Result<(), Error> {
+        let Version::V2 { enable, .. } = &group.version else {
+            self.make_folder(path)?;
+            write_all(group, path)?;
+            // Some kernels cannot tell (CONFIG_PREEMPT_RT); then who is left of the container goes on.
+            if group.controllers.contains(&Controller::Memory)
+                && let Ok(told) = cgroup::tell_when_exhausted(path)
+            {
+                let _ = self.exhausted.set(told);
+            }
+            return Ok(());
+        };
         if !enable.is_empty() {
             put(&group.parent.join(SUBTREE), &switch('+', enable))?;
-            if let Some(aside) = &mut self.aside {
-                aside.enabled.clone_from(enable);
-            }
         }
-        let path = self.make_folder(&group.parent)?;
-        self.folders.list.push(Folder {
-            path: path.clone(),
-            version: 2,
-        });
-        write_all(group, &path)?;
+        self.make_folder(path)?;
+        write_all(group, path)?;
         // Whoever tends the parent may switch off there what nobody seems to use, and this keeps it on.
         put(&path.join(SUBTREE), &switch('+', &group.controllers))?;
         let inner = path.join(INNER);
@@ -86,48 +116,42 @@ impl Groups {
         })
     }
 
-    /// Makes a folder with a name of its own in `parent`, and takes the lock on it.
-    fn make_folder(&mut self, parent: &Path) -> Result<PathBuf, Error> {
+    /// Makes `folder`, and takes the lock on it.
+    fn make_folder(&self, folder: &Path) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
-            let folder = parent.join(format!("{PREFIX}{:016x}", file::random()?));
-            let failed = |failed| Error::Make {
-                folder: folder.clone(),
-                failed,
-            };
-            match fs_err::create_dir(&folder) {
-                Err(refused) if refused.kind() == std::io::ErrorKind::AlreadyExists => continue,
-                made => made.map_err(failed)?,
+            match fs_err::create_dir(folder) {
+                // A sweep looks at it.
+                Err(refused) if refused.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(failed) => {
+                    return Err(Error::Make {
+                        folder: folder.to_owned(),
+                        failed,
+                    });
+                }
+                Ok(()) => {}
             }
-            let Ok(opened) = fs_err::File::open(&folder) else {
-                continue;
-            };
-            // The sweep of another mk came in between.
-            if !file::try_lock(opened.file(), file::LockKind::Exclusive)? || !folder.exists() {
-                continue;
+            if let Ok(opened) = fs_err::File::open(folder)
+                && file::try_lock(opened.file(), file::LockKind::Exclusive)?
+                // Locked, and yet removed before.
+                && folder.exists()
+            {
+                self.locks.borrow_mut().push(opened);
+                return Ok(());
             }
-            self.locks.push(opened);
-            return Ok(folder);
+            std::thread::sleep(Duration::from_millis(1));
         }
-        Err(SysError::new(
-            Errno::EXIST,
-            format_args!("mkdir(\"{}/{PREFIX}…\")", parent.display()),
-        )
-        .into())
-    }
-
-    fn step_aside(&mut self, home: &Path) -> Result<(), Error> {
-        let folder = self.make_folder(home)?;
-        self.aside = Some(Aside {
-            home: home.to_owned(),
-            folder: folder.clone(),
-            enabled: Vec::new(),
-        });
-        put(&folder.join("cgroup.procs"), &std::process::id().to_string())
+        Err(SysError::new(Errno::BUSY, format_args!("mkdir({folder:?})")).into())
     }
 
     /// Returns the cgroup that the first process is born in, where there is one of version 2.
     pub fn unified(&self) -> Option<BorrowedFd<'_>> {
-        self.unified.as_ref().map(AsFd::as_fd)
+        self.unified.get().map(AsFd::as_fd)
+    }
+
+    /// Returns what becomes readable when the memory has run out and the rest of the container is to be ended: the
+    /// kernel does that by itself in version 2 only.
+    pub fn exhausted(&self) -> Option<BorrowedFd<'_>> {
+        self.exhausted.get().map(AsFd::as_fd)
     }
 
     /// Returns them as data.
@@ -137,42 +161,30 @@ impl Groups {
 
     /// Returns what is to be removed when mk itself cannot do it.
     pub fn doomed(&self) -> Doomed {
-        self.folders.doomed()
-    }
-
-    /// Removes them; the container has ended.
-    pub fn remove(&mut self) {
-        if self.folders.doomed().remove(PATIENCE) {
-            self.folders = Folders::default();
-        }
-        if let Some(aside) = self.aside.take() {
-            aside.go_back();
-        }
+        let mut doomed = self.folders.doomed();
+        doomed.back.clone_from(&self.back);
+        doomed
     }
 }
 
 impl Drop for Groups {
     fn drop(&mut self) {
         // A copy of this process that goes on as something else has only borrowed them.
-        if std::process::id() == self.maker {
-            self.remove();
+        if std::process::id() == self.owner {
+            self.doomed().remove(PATIENCE);
         }
-    }
-}
-
-impl Aside {
-    /// Leaves all as it was. What of it fails does no harm: the folder is empty as soon as mk has ended, and swept.
-    fn go_back(self) {
-        if !self.enabled.is_empty() {
-            let _ = put(&self.home.join(SUBTREE), &switch('-', &self.enabled));
-        }
-        let _ = put(&self.home.join("cgroup.procs"), &std::process::id().to_string());
-        let _ = fs_err::remove_dir(&self.folder);
     }
 }
 
 /// The file that says which controllers the children of a cgroup have.
 const SUBTREE: &str = "cgroup.subtree_control";
+/// The file that lists the processes in a cgroup, and takes one.
+const PROCESSES: &str = "cgroup.procs";
+
+/// Returns a path in `parent` that nobody else chooses.
+fn named(parent: &Path) -> Result<PathBuf, Error> {
+    Ok(parent.join(format!("{PREFIX}{:016x}", file::random()?)))
+}
 
 fn switch(sign: char, controllers: &[Controller]) -> String {
     let words: Vec<String> = controllers.iter().map(|one| format!("{sign}{one}")).collect();

@@ -89,7 +89,7 @@ impl Start {
 
     fn start(self, own: &mut Own) -> Result<Alive, Error> {
         let cgroups = match &self.cgroups {
-            Some(plan) => Some(Rc::new(Groups::make(plan)?)),
+            Some(plan) => Some(Rc::new(Groups::new(plan)?)),
             None => None,
         };
         if let Some(groups) = &cgroups {

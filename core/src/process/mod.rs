@@ -366,19 +366,21 @@ impl Work {
 
     /// Clones into new namespaces, and into the cgroup where that is one of version 2. A cgroup namespace begins where
     /// its maker is, so with cgroups of its own the child makes it, in there.
-    fn clone(&self) -> Result<Side, SysError> {
+    fn clone(&self) -> Result<Side, Error> {
         let ready = match self {
             Self::Run(ready) => ready,
-            Self::Join(_) => return namespace::clone(Namespaces::NOTHING),
+            Self::Join(_) => return Ok(namespace::clone(Namespaces::NOTHING)?),
         };
         let Some(groups) = &ready.cgroups else {
-            return namespace::clone(ready.namespaces);
+            return Ok(namespace::clone(ready.namespaces)?);
         };
+        // As late as here: whoever removes them when mk is killed has been started.
+        groups.make()?;
         let namespaces = ready.namespaces.without(Namespaces::CGROUP);
-        match groups.unified() {
-            Some(cgroup) => namespace::clone_into(namespaces, cgroup),
-            None => namespace::clone(namespaces),
-        }
+        Ok(match groups.unified() {
+            Some(cgroup) => namespace::clone_into(namespaces, cgroup)?,
+            None => namespace::clone(namespaces)?,
+        })
     }
 
     fn waits_for_cgroups(&self) -> bool {
