@@ -4,14 +4,17 @@
  *
  *     floor ROOTFS CONF SCRATCH COMMAND [ARGUMENT...]
  *
- * ROOTFS and CONF are layers, SCRATCH an empty folder. Must be called as root.
+ * ROOTFS and CONF are layers, SCRATCH an empty folder. Must be called as root. Compiled with `-include` of a file that
+ * defines `filter`, the instructions of mk's seccomp filter.
  */
 #define _GNU_SOURCE
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdint.h>
@@ -89,9 +92,11 @@ static void devices(void)
 
 static void masks(void)
 {
-	static const char *const files[] = { "kcore", "keys", "latency_stats", "sched_debug", "timer_list", "timer_stats", "interrupts" };
-	static const char *const folders[] = { "proc/acpi", "proc/asound", "proc/scsi", "sys/devices/virtual/powercap", "sys/firmware" };
-	static const char *const frozen[] = { "bus", "fs", "irq", "sys", "sysrq-trigger" };
+	static const char *const files[] = { "kcore", "keys", "latency_stats", "sched_debug", "timer_list", "timer_stats", "interrupts",
+					     "kpagecgroup", "kpagecount", "kpageflags", "slabinfo", "vmallocinfo" };
+	static const char *const folders[] = { "proc/acpi", "proc/asound", "proc/scsi", "sys/devices/virtual/powercap", "sys/firmware",
+					       "sys/kernel/slab" };
+	static const char *const frozen[] = { "bus", "fs", "irq", "pressure", "sys", "sysrq-trigger" };
 	struct stat there;
 	for (size_t at = 0; at < sizeof files / sizeof *files; at++) {
 		const char *place = in("root/proc", files[at]);
@@ -169,6 +174,8 @@ static void give_up(void)
 	must(syscall(SYS_capset, &header, sets), "capset");
 	must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS");
 	must(syscall(SYS_close_range, 3, ~0U, 0), "close_range");
+	struct sock_fprog program = { .len = sizeof filter / sizeof *filter, .filter = (struct sock_filter *)filter };
+	must(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program), "seccomp");
 }
 
 /* Waits for PID, as process 1 among whatever else ends; returns the exit code that a shell would show. */

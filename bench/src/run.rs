@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use mk_core::seccomp::{self, Arch};
 use serde_json::{Value, json};
 
 use crate::contest::{Contest, Contestant, Table};
@@ -106,11 +107,25 @@ fn mk(bench: &Bench, image: &Image) -> Contestant {
 fn floor(bench: &Bench, image: &Image) -> Result<Contestant, Error> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/floor.c");
     let program = bench.folder.join("floor");
-    machine::call(&CC.find()?, ["-O2", "-static", "-o", &text(&program), source])?;
+    let header = bench.folder.join("filter.h");
+    fs_err::write(&header, filter())?;
+    let (program_text, header) = (text(&program), text(&header));
+    let options = ["-O2", "-static", "-include", &header, "-o", &program_text, source];
+    machine::call(&CC.find()?, options)?;
     let scratch = bench.folder.join("scratch");
     fs_err::create_dir_all(&scratch)?;
     let words = words(&[&text(&image.rootfs), &text(&image.conf), &text(&scratch), "true"]);
     Ok(contestant("floor.c (equal work)", Some(1.2), program, words))
+}
+
+/// The filter that mk loads, for C.
+fn filter() -> String {
+    let usual = seccomp::usual(Arch::HERE, mk_core::spec::privileges::USUAL.bits());
+    let numbers: Vec<String> = usual.iter().map(|number| format!("{number:#x}ULL")).collect();
+    format!(
+        "static const unsigned long long filter[] = {{ {} }};\n",
+        numbers.join(", ")
+    )
 }
 
 fn bwrap(image: &Image) -> Result<Contestant, Error> {
