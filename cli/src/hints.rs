@@ -423,8 +423,8 @@ pub(crate) fn of_reason(reason: Reason) -> &'static str {
         }
         Reason::NotBuilt => "a kernel with CONFIG_USER_NS, or mk as root",
         Reason::Unknown => {
-            "in a container, its seccomp profile forbids it: start that with `--security-opt seccomp=unconfined` (or \
-             `--privileged`); in a chroot, leave it; or call mk as root"
+            "in a container, its seccomp filter forbids it: start that with `--privileged` (Docker and Podman also take \
+             `--security-opt seccomp=unconfined`); in a chroot, leave it; or call mk as root"
         }
     }
 }

@@ -30,6 +30,9 @@ mod volumes;
 /// What a command may do.
 mod privileges;
 
+/// mk in a container of mk's.
+mod nested;
+
 /// How long something that happens soon may take before a test gives up on it.
 const SOON: Duration = Duration::from_secs(30);
 

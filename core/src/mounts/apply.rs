@@ -104,6 +104,11 @@ impl Note {
     fn ask(&mut self, new: &NewFs) {
         let got = new.complaint(&mut self.bytes);
         self.length = got.min(Self::LONGEST);
+        // The kernel puts before it whether it is an error, a warning or only information: `e VFS: …`.
+        if let [b'e' | b'w' | b'i', b' ', ..] = self.bytes[..self.length] {
+            self.bytes.copy_within(2..self.length, 0);
+            self.length -= 2;
+        }
         if self.bytes[..self.length].ends_with(b"\n") {
             self.length -= 1;
         }
