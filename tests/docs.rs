@@ -355,6 +355,55 @@ fn an_ellipsis_stands_for_text_in_a_line_and_for_lines_alone() {
     assert!(!agree(&["a", "…", "z"], &["a", "z", "b"]));
 }
 
+/// Returns the names of functions in backticks in the tables of `text`.
+fn functions_named(text: &str) -> Vec<&str> {
+    let rows = text.lines().filter(|line| line.starts_with('|'));
+    let words = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let is_name = |word: &&str| {
+        word.matches('_').count() > 2 && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    words.filter(is_name).collect()
+}
+
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs_err::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &sources(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text += &fs_err::read_to_string(&path).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn every_test_that_the_page_on_security_names_is_there() {
+    let page = fs_err::read_to_string(checkout().join("docs/security.md")).unwrap();
+    let tests = sources(&checkout().join("tests")) + &sources(&checkout().join("core/tests"));
+    let named = functions_named(&page);
+    assert!(named.len() > 30, "{named:?}");
+    let missing: Vec<&str> = named
+        .iter()
+        .copied()
+        .filter(|name| !tests.contains(&format!("fn {name}(")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/security.md names tests that there are not: {missing:?}"
+    );
+    // And the other way round: what attacks is on the page.
+    let attacks = sources(&checkout().join("tests/security"));
+    let unnamed: Vec<&str> = attacks
+        .split("#[test]\nfn ")
+        .skip(1)
+        .filter_map(|rest| rest.split('(').next())
+        .filter(|name| *name != "acts" && !named.contains(name))
+        .collect();
+    assert!(unnamed.is_empty(), "docs/security.md does not name {unnamed:?}");
+}
+
 /// Returns the targets of the links in `text` that are files: `[words](target)`, without what is behind `#`.
 fn links(text: &str) -> Vec<&str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());

@@ -57,5 +57,8 @@ fn without_options_a_container_in_a_container_is_refused_and_the_doctor_is_named
     assert!(output.stderr.contains("`mk doctor`"), "{output}");
     let doctor = sandbox.mk(["run", "box", "mk", "doctor"]);
     assert_eq!(doctor.code, Some(1), "{doctor}");
-    assert!(doctor.stdout.contains("one of mk"), "{doctor}");
+    assert!(
+        doctor.stdout.contains("one of mk") && doctor.stdout.contains("clone3"),
+        "{doctor}"
+    );
 }

@@ -131,7 +131,12 @@ impl Tried {
     pub fn look(map: &IdMap, folder: &Path) -> Result<Self, SysError> {
         let (results, told) = process::pipe()?;
         let (words, said) = process::pipe()?;
-        match namespace::clone(Namespaces::NOTHING)? {
+        let side = match namespace::clone(Namespaces::NOTHING) {
+            Ok(side) => side,
+            // A filter around mk keeps it from having processes of its own: all that can be said is which calls it forbids.
+            Err(_) => return Ok(Self::of_calls()),
+        };
+        match side {
             Side::Child => {
                 drop((results, words));
                 let _ = probe::talk_into(said.as_raw_fd());
@@ -147,6 +152,15 @@ impl Tried {
                 Ok(tried)
             }
         }
+    }
+
+    /// Asks for calls only, which this process can do itself.
+    fn of_calls() -> Self {
+        let mut tried = Self::default();
+        Known::ALL
+            .into_iter()
+            .for_each(|call| tried.note(Attempt::Call(call), call.ask()));
+        tried
     }
 
     /// Collects what the child tells until it ends or has taken too long.

@@ -35,6 +35,8 @@ pub mod place;
 pub mod probe;
 /// Processes: privileges, exec, wait.
 pub mod process;
+/// mk's own program as a copy that nobody can write to.
+pub mod sealed;
 /// Signals: sets of them, waiting for them, passing them on.
 pub mod signal;
 

@@ -249,6 +249,11 @@ impl CStrings {
         Self { strings, pointers }
     }
 
+    /// Returns what execve(2) takes.
+    pub(super) fn pointers(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+
     /// Returns the strings.
     pub fn iter(&self) -> impl Iterator<Item = &CStr> {
         self.strings.iter().map(CString::as_c_str)
