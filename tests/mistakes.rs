@@ -94,6 +94,8 @@ mistakes! {
     a_soft_limit_above_the_hard_one: ["run", "--ulimit", "nofile=20:10", "busybox"];
     a_score_out_of_range: ["run", "--oom-score-adj", "5000", "busybox"];
     a_limit_as_another_tool_names_it: ["run", "--pids-limit", "10", "busybox"];
+    an_option_of_another_tool_on_privileges: ["run", "--security-opt", "seccomp=unconfined", "busybox"];
+    a_profile_without_a_name: ["run", "busybox", "--seccomp", "", "true"];
     a_misspelt_capability: ["run", "busybox", "--cap-add", "NET_ADMN", "true"];
     a_capability_that_there_is_not: ["run", "busybox", "--cap-drop", "everything", "true"];
     the_version_as_a_command: ["version"];

@@ -184,6 +184,11 @@ const HABITS: &[(&str, &str, &str)] = &[
     ),
     (
         "mk run",
+        "--group-add",
+        "the image's `/etc/group` says which groups a user has; `-u USER:GROUP` gives one instead",
+    ),
+    (
+        "mk run",
         "--interactive",
         "leave it out: the command's standard input is that of mk",
     ),
@@ -207,16 +212,16 @@ const HABITS: &[(&str, &str, &str)] = &[
         "--pids-limit",
         "`--pids COUNT` limits the number of processes",
     ),
-    (
-        "mk run",
-        "--privileged",
-        "there is no such run: no command gets more rights on the host than you have",
-    ),
     ("mk run", "--publish", PORTS),
     (
         "mk run",
         "--restart",
         "leave it out: a container runs once; a service manager that calls `mk run` starts it again",
+    ),
+    (
+        "mk run",
+        "--security-opt",
+        "`--seccomp FILE` or `--seccomp unconfined` choose the system calls, `--allow-new-privileges` what its name says",
     ),
     (
         "mk run",

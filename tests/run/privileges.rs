@@ -202,7 +202,14 @@ fn a_profile_in_a_file_decides_what_can_be_called() {
     let options = ["--seccomp", "no-folders.json"];
     let out = sh(&sandbox, &options, "mkdir /tmp/x");
     assert!(out.stderr.contains("No space left on device"), "{out}");
-    assert_eq!(sh(&sandbox, &options, "exec chmod 700 /tmp").code, Some(128 + 31));
+    let out = sh(&sandbox, &options, "exec chmod 700 /tmp");
+    assert_eq!(out.code, Some(128 + 31), "{out}");
+    assert!(
+        out.stderr.contains("note: exit code 159") && out.stderr.contains("`--seccomp unconfined`"),
+        "{out}"
+    );
+    let all = sh(&sandbox, &["--seccomp", "unconfined"], "exit 159");
+    assert_eq!((all.code, all.stderr.as_str()), (Some(159), ""), "{all}");
     let out = sh(&sandbox, &options, "kill -0 $$ && kill -9 $$");
     assert!(out.stderr.contains("Operation not permitted"), "{out}");
     assert_eq!(says(&sandbox, &options, "echo hi"), "hi");

@@ -24,6 +24,9 @@ use crate::settings::{Flags, Settings};
 use crate::ui;
 use crate::value::{Pair, blank_in_name};
 
+/// The exit code of a command that SIGSYS ended (signal(7)).
+const NO_SUCH_CALL: u8 = 128 + 31;
+
 /// Runs the command and returns the exit code that tells how it ended.
 pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     let flags = Flags {
@@ -56,6 +59,7 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
         ui::data(plan.to_string().trim_end())?;
         return Ok(0);
     }
+    let filtered = plan.grant.granted.filter.is_some();
     enter::furnish(&mut rootfs, &store, (&id, &image), &spec).map_err(failed)?;
     let ended = match (life, state) {
         (Some(life), Some(state)) => {
@@ -83,6 +87,12 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
                 context.ui.note(format_args!(
                     "the container ran out of memory: `--memory {limit}` was reached"
                 ));
+            }
+            if ended.exit_code() == NO_SUCH_CALL && filtered {
+                context.ui.note(
+                    "exit code 159 is that of a system call which the seccomp filter ends a program for, such as any of \
+                     a 32-bit program: `--seccomp unconfined` allows all",
+                );
             }
             Ok(ended.exit_code())
         }
