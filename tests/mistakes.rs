@@ -63,6 +63,7 @@ mistakes! {
     a_place_for_writes_that_there_is_not: ["run", "busybox", "--scratch", "dsik"];
     a_place_for_writes_without_a_slash: ["run", "busybox", "--scratch", "mine"];
     a_size_that_is_none: ["run", "busybox", "--scratch", "tmpfs:lots"];
+    whose_ids_that_is_neither: ["run", "busybox", "--userns", "keep-id"];
     a_volume_that_is_not_there: ["volumes", "rm", "cache"];
     a_volume_of_another_tool: ["volume", "ls"];
     a_variable_without_a_value: ["run", "busybox", "-e", "LANG", "env"];
@@ -250,6 +251,12 @@ mod images {
         a_profile_with_an_argument_that_no_call_has: ["run", "a.toml", "--seccomp", "p.json", "true"],
             "a.toml" => SOUND,
             "p.json" => "{ \"defaultAction\": \"SCMP_ACT_ERRNO\", \"syscalls\": [{ \"names\": [\"read\"], \"action\": \"SCMP_ACT_ALLOW\",\n  \"args\": [{ \"index\": 6, \"value\": 1, \"op\": \"SCMP_CMP_EQ\" }] }] }\n";
+        mapped_ids_without_any_to_map: ["run", "a.toml", "-v", ".:/m:idmap", "true"], "a.toml" => SOUND;
+        set_user_id_bits_without_an_effect: ["run", "a.toml", "-v", ".:/m:suid", "true"], "a.toml" => SOUND;
+        a_folder_for_writes_that_holds_other_things: ["run", "a.toml", "--scratch", ".", "true"], "a.toml" => SOUND;
+        a_word_that_is_a_folder_and_no_volume: ["run", "a.toml", "-v", "data:/m", "true"], "a.toml" => SOUND, "data/f" => "";
+        an_image_to_show_that_there_is_not: ["run", "a.toml", "--mount", "type=image,source=bussybox,target=/m", "true"],
+            "a.toml" => SOUND;
         a_host_name_with_a_blank: ["run", "a.toml", "--hostname", "my box", "true"], "a.toml" => SOUND;
         a_file_of_variables_with_a_bare_name: ["run", "a.toml", "--env-file", "env", "true"],
             "a.toml" => SOUND, "env" => "# mine\nLANG=C\nEDITOR=vi\nHOME\n";

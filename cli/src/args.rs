@@ -17,7 +17,7 @@ mod privileges;
 mod run;
 
 pub(crate) use containers::{Kill, Logs, Ps, Stop, Wait};
-pub(crate) use run::{LifeArgs, NetworkArg, Run};
+pub(crate) use run::{LifeArgs, NetworkArg, Run, UsernsArg};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -52,7 +52,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Build(Build),
-    Run(Run),
+    Run(Box<Run>),
     Ps(Ps),
     Logs(Logs),
     Stop(Stop),

@@ -9,6 +9,7 @@ use mk_core::cgroup::{self, Why};
 use mk_core::container::{self, monitor};
 use mk_core::enter::{self, grant};
 use mk_core::fetch::{self, debian};
+use mk_core::mounts::mapped;
 use mk_core::plan::resolve;
 use mk_core::process::exit::{Step, StepError};
 use mk_core::process::idmap::{self, Reason};
@@ -224,6 +225,18 @@ fn of_run(error: &enter::Error) -> Option<String> {
             format!("make it first: `mkdir -p {}`; or have mk do so: `-v SOURCE:TARGET:create`", source_path.display())
         }
         enter::Error::Attach(error) => return of_attached(error),
+        enter::Error::NotRoot => "leave it out: the caller is all that such a container's root is on the host".into(),
+        enter::Error::NoMappedLayers { .. } => {
+            "a newer kernel; or mk as an ordinary user, whose containers have ids of their own".into()
+        }
+        enter::Error::Mapped(mapped::Error::Filesystem { .. }) => {
+            "`-v SOURCE:TARGET:noidmap` shows it as it is: its files are nobody's inside, and can be read if their mode \
+             lets everyone"
+                .into()
+        }
+        enter::Error::Mapped(mapped::Error::Below { .. }) => {
+            "`bind` leaves out what is mounted below: `-v SOURCE:TARGET:bind`; `noidmap` shows it as it is".into()
+        }
         enter::Error::Unknown(_) => "numbers work without an entry there: `-u UID:GID`".into(),
         enter::Error::NotMapped { single: true, .. } => {
             "`-u 0` runs as the image's root, which is you\n\

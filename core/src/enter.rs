@@ -11,25 +11,27 @@ use crate::cgroup;
 use crate::container::Own;
 use crate::container::monitor::{self, Start};
 use crate::mounts::Table;
+use crate::mounts::mapped;
 use crate::mounts::table::{Facts, table};
 use crate::net;
 use crate::process::idmap::Mapped;
+use crate::process::pool::{self, Taken};
 use crate::process::rlimit::Rlimits;
-use crate::process::{self, Prepared, prepare};
+use crate::process::{self, Foreign, Prepared, prepare};
 use crate::recipe::Network;
 use crate::rootfs::attach::{self, Which};
 use crate::rootfs::capture::Notes;
-use crate::rootfs::kept::Fit;
+use crate::rootfs::kept::{Fit, Kept};
 use crate::rootfs::scratch::Scratch;
 use crate::rootfs::{self, Rootfs};
 use crate::spec::limits::{Memory, OomScore};
 use crate::spec::user::{Identity, Unknown};
 use crate::spec::volume::Source;
-use crate::spec::{Extra, RunSpec, ScratchKind};
+use crate::spec::{Extra, RunSpec, ScratchKind, Userns};
 use crate::store::{Image, ImageId, Owners, Store};
-use crate::sys::namespace::Namespaces;
+use crate::sys::namespace::{self, Namespaces};
 use crate::sys::process::Ending;
-use crate::sys::{SysError, place};
+use crate::sys::{SysError, place, probe};
 
 /// What the command may do, and what stands in the way of it.
 pub mod grant;
@@ -72,6 +74,23 @@ pub enum Error {
         /// What.
         called: String,
     },
+    /// Ids of its own for the container of one who is not root of the machine.
+    #[error(
+        "`--userns auto` is for root of the machine: every other run is in a user namespace already, whose root is the caller"
+    )]
+    NotRoot,
+    /// Ids of its own for a container, where the kernel cannot show the image with them.
+    #[error("`--userns auto` takes Linux {}.{} or newer, and this is {release}", OWN_IDS.0, OWN_IDS.1)]
+    NoMappedLayers {
+        /// What the kernel calls itself.
+        release: String,
+    },
+    /// No ids are free.
+    #[error(transparent)]
+    Pool(#[from] pool::Error),
+    /// Something cannot be shown with its ids mapped.
+    #[error(transparent)]
+    Mapped(#[from] mapped::Error),
     /// The image does not know the user or the group.
     #[error(transparent)]
     Unknown(#[from] Unknown),
@@ -124,6 +143,9 @@ impl From<monitor::Error> for Error {
         }
     }
 }
+
+/// The oldest kernel whose overlayfs takes layers with mapped ids.
+const OWN_IDS: (u32, u32) = (5, 19);
 
 fn ids(single: bool) -> &'static str {
     match single {
@@ -179,11 +201,17 @@ pub struct Plan {
     scratch: Scratch,
     /// Folders of the host that are to be made.
     create: Vec<PathBuf>,
+    userns: Userns,
+    /// The ids that the container has of its own.
+    taken: Option<Taken>,
 }
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "namespaces {}", self.namespaces)?;
+        if self.userns == Userns::Auto {
+            writeln!(f, "ids 0-{} -> as many that nothing else has", pool::IDS - 1)?;
+        }
         if let Some(cgroups) = &self.cgroups {
             write!(f, "{cgroups}")?;
         }
@@ -209,10 +237,11 @@ pub fn furnish(
     if matches!(spec.scratch, ScratchKind::Memory { .. }) {
         return Ok(());
     }
-    let mapped = Mapped::look().map_err(Error::Image)?;
+    let outside = Mapped::look().map_err(Error::Image)?;
+    let mapped = container_ids(spec)?;
     let fit = Fit {
         tree: image.tree,
-        owners: match (mapped.first, mapped.has_groups()) {
+        owners: match (outside.first, outside.has_groups()) {
             (true, _) => Owners::Native,
             (false, true) => Owners::Subordinate,
             (false, false) => Owners::Single,
@@ -229,7 +258,8 @@ pub fn furnish(
 /// Decides how `spec` is run on `rootfs`, to which all was attached that it asks for; this process must be root of its
 /// user namespace.
 pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
-    let mapped = Mapped::look().map_err(Error::Image)?;
+    let mapped = container_ids(spec)?;
+    let own_ids = spec.userns == Userns::Auto;
     let tree = rootfs.tree_path();
     let identity = identity(&tree, spec, &mapped)?;
     let own_conf = own_conf(spec);
@@ -239,23 +269,64 @@ pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
         has_terminal_group: mapped.has_gid(5),
         own_conf: own_conf.is_some(),
         sources: found,
-        foreign_ids: false,
+        foreign_ids: own_ids,
     };
     let mut scratch = Scratch::for_tree(&tree, own_conf).map_err(Error::Image)?;
-    scratch.limit(&spec.scratch);
+    scratch.aim(&spec.scratch, own_ids);
     scratch.keep_owners(|uid, gid| mapped.has_uid(uid) && mapped.has_gid(gid));
     Ok(Plan {
-        namespaces: prepare::namespaces(spec.network),
+        namespaces: match own_ids {
+            true => prepare::namespaces(spec.network).with(Namespaces::USER),
+            false => prepare::namespaces(spec.network),
+        },
         table: table(rootfs, spec, &facts),
         cgroups: cgroup::Plan::new(&spec.limits)?,
-        rlimits: Rlimits::decide(&spec.limits.ulimits).map_err(process::Error::Sys)?,
+        rlimits: Rlimits::decide(&spec.limits.ulimits, own_ids).map_err(process::Error::Sys)?,
         oom_score: spec.limits.oom_score,
         grant: Grant::decide(&spec.privileges, identity.uid)?,
         identity,
         set_groups: mapped.has_groups(),
         scratch,
         create,
+        userns: spec.userns,
+        taken: None,
     })
+}
+
+/// Returns the ids that there are in the container: the caller's, or some of its own.
+fn container_ids(spec: &RunSpec) -> Result<Mapped, Error> {
+    let outside = Mapped::look().map_err(Error::Image)?;
+    if spec.userns == Userns::Host {
+        return Ok(outside);
+    }
+    if !outside.first {
+        return Err(Error::NotRoot);
+    }
+    let release = probe::release();
+    match probe::version(&release) {
+        Some(found) if found < OWN_IDS => Err(Error::NoMappedLayers { release }),
+        _ => Ok(Mapped::own(pool::IDS)),
+    }
+}
+
+impl Plan {
+    /// Takes ids that nothing else has, where the container is to have some of its own; `state` is the folder of
+    /// states, in which they are locked.
+    pub fn take_ids(&mut self, state: &Path) -> Result<(), Error> {
+        if self.userns == Userns::Auto {
+            self.taken = Some(Taken::new(state)?);
+        }
+        Ok(())
+    }
+}
+
+/// Makes what a container with the ids `taken` mounts, and could not name.
+fn foreign(rootfs: &Rootfs, table: &Table, taken: Taken) -> Result<Foreign, Error> {
+    let userns = namespace::user_namespace(&taken.map()).map_err(process::Error::Sys)?;
+    let store = std::path::absolute(&rootfs.store).map_err(Error::Scratch)?;
+    let disk = rootfs.kept.as_ref().map(Kept::path);
+    let handles = mapped::open(table, &store, disk, userns.as_fd())?;
+    Ok(Foreign { taken, handles })
 }
 
 /// Runs `spec` on `rootfs` and waits for its end; this process must be root of its user namespace, with one thread.
@@ -304,6 +375,15 @@ pub fn prepare(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Start, 
     for source_path in plan.create {
         fs_err::create_dir_all(&source_path).map_err(|failed| Error::Create { source_path, failed })?;
     }
+    let foreign = match plan.taken.take() {
+        Some(taken) => Some(foreign(&rootfs, &plan.table, taken)?),
+        None if plan.userns == Userns::Auto => {
+            return Err(Error::Unattached {
+                called: "a range of ids".into(),
+            });
+        }
+        None => None,
+    };
     let ready = Prepared::new(
         rootfs,
         spec,
@@ -313,6 +393,10 @@ pub fn prepare(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Start, 
         plan.grant.granted,
         plan.set_groups,
     )?;
+    let ready = match foreign {
+        Some(foreign) => ready.with_ids(foreign)?,
+        None => ready,
+    };
     Ok(Start {
         ready,
         cgroups: plan.cgroups,

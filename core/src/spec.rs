@@ -124,6 +124,14 @@ pub enum Error {
         /// Where.
         target: TreePath,
     },
+    /// A volume with set-user-id bits that are to have an effect, in a run where none can.
+    #[error(
+        "the volume at `{target}` is to have set-user-id bits, which have no effect without `--allow-new-privileges`"
+    )]
+    NoNewPrivileges {
+        /// Where.
+        target: TreePath,
+    },
     /// Two mounts at one place.
     #[error("two mounts have the same target `{target}`")]
     SameTarget {
@@ -211,6 +219,7 @@ impl RunSpec {
             Some(name) => check_host_name(name)?,
             None => image_name.to_owned(),
         };
+        let privileges = Privileges::new(asked.privileges)?;
         let user = asked.user.as_deref().or(defaults.user.as_deref()).unwrap_or("0");
         Ok(Self {
             command: command(defaults, asked.command)?,
@@ -223,12 +232,12 @@ impl RunSpec {
             network: asked.network.or(defaults.network).unwrap_or_default(),
             read_only: asked.read_only,
             as_pid1: asked.as_pid1,
-            mounts: in_order(check_ids(asked.mounts, asked.userns)?)?,
+            mounts: in_order(check_powers(asked.mounts, asked.userns, &privileges)?)?,
             scratch: asked.scratch,
             userns: asked.userns,
             stop_timeout: asked.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
             limits: asked.limits,
-            privileges: Privileges::new(asked.privileges)?,
+            privileges,
         })
     }
 }
@@ -305,15 +314,20 @@ fn environment(
     Ok(env)
 }
 
-/// Whose files a volume holds is a question only where the container's ids are not the caller's.
-fn check_ids(mounts: Vec<Extra>, userns: Userns) -> Result<Vec<Extra>, Error> {
-    let asks = |extra: &&Extra| matches!(extra, Extra::Volume(volume) if volume.options.idmap.is_some());
-    match mounts.iter().find(asks) {
-        Some(extra) if userns == Userns::Host => Err(Error::SameIds {
-            target: extra.target().clone(),
-        }),
-        _ => Ok(mounts),
+/// Refuses options of volumes that could have no effect in this run: whose the files are is a question only where the
+/// container's ids are not the caller's, and a set-user-id bit gives nothing to a command that can be given nothing.
+fn check_powers(mounts: Vec<Extra>, userns: Userns, privileges: &Privileges) -> Result<Vec<Extra>, Error> {
+    for extra in &mounts {
+        let Extra::Volume(volume) = extra else { continue };
+        let target = || volume.target.clone();
+        if volume.options.idmap.is_some() && userns == Userns::Host {
+            return Err(Error::SameIds { target: target() });
+        }
+        if volume.options.suid && !privileges.new_privileges {
+            return Err(Error::NoNewPrivileges { target: target() });
+        }
     }
+    Ok(mounts)
 }
 
 /// What lies above comes first, whatever the order asked: `-v a:/x/y -v b:/x` would otherwise hide `a`.
@@ -436,13 +450,15 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_mapped_only_where_they_differ() {
+    fn an_option_that_could_have_no_effect_is_refused() {
         for (options, userns, fits) in [
             ("ro", Userns::Host, true),
             ("idmap", Userns::Host, false),
             ("noidmap", Userns::Host, false),
             ("idmap", Userns::Auto, true),
             ("noidmap", Userns::Auto, true),
+            ("suid", Userns::Host, false),
+            ("dev", Userns::Host, true),
         ] {
             let volume = Volume::parse(OsStr::new(&format!("/a:/b:{options}"))).unwrap();
             let asked = Asked {

@@ -226,7 +226,7 @@ fn a_run_that_is_killed_at_any_moment_leaves_nothing() {
     let Some(sandbox) = boxed("") else { return };
     let marker = marker();
     sandbox.write("t1/f", "");
-    let volume = format!("t1:/{marker}");
+    let volume = format!("./t1:/{marker}");
     let words = ["run", "box", "-v", &volume, "--tmpfs", "/memory", "sh", "-c"];
     let begin = Instant::now();
     sandbox.mk([&words[..], &["exit 0"]].concat()).ok();

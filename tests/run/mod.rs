@@ -24,6 +24,9 @@ mod inside;
 /// Where writes go.
 mod scratch;
 
+/// Containers with ids of their own.
+mod userns;
+
 /// Volumes, named ones too, and other images.
 mod volumes;
 

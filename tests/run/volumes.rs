@@ -24,7 +24,10 @@ fn a_volume_has_the_powers_that_it_is_given() {
     sandbox.write("d/f", "hi\n");
     let program = sandbox.write("d/program", "#!/bin/sh\necho ran\n");
     fs_err::set_permissions(program, PermissionsExt::from_mode(0o755)).unwrap();
-    let of = |options: &str| flags(&sandbox, &["-v", &format!("./d:/mnt{options}")], "/mnt");
+    let of = |options: &str| {
+        let volume = format!("./d:/mnt{options}");
+        flags(&sandbox, &["--allow-new-privileges", "-v", &volume], "/mnt")
+    };
     for (options, has, lacks) in [
         ("", &["rw", "nosuid", "nodev"][..], &["noexec"][..]),
         (
@@ -52,6 +55,19 @@ fn a_volume_has_the_powers_that_it_is_given() {
     assert!(
         refused.code == Some(126) && refused.stderr.contains("Permission denied"),
         "{refused}"
+    );
+}
+
+#[test]
+fn devices_of_a_volume_work_on_request_only() {
+    let Some(sandbox) = boxed("") else { return };
+    let read = "head -c 1 /host/zero 2>/dev/null | wc -c";
+    assert_eq!(says(&sandbox, &["-v", "/dev:/host"], read), "0");
+    assert_eq!(says(&sandbox, &["-v", "/dev:/host:dev"], read), "1");
+    fs_err::create_dir(sandbox.work().join("d")).unwrap();
+    fails(
+        sh(&sandbox, &["-v", "./d:/mnt:suid"], "true"),
+        &["--allow-new-privileges"],
     );
 }
 

@@ -131,9 +131,21 @@ pub(crate) struct NamespaceArgs {
     /// `none`: loopback only; `host`: the host's network
     #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
     pub(crate) network: Option<NetworkArg>,
+    /// `host`: the container's root is who calls mk; `auto` (for root): it is nobody on the host
+    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
+    pub(crate) userns: Option<UsernsArg>,
     /// Make the command itself process 1, without mk's reaper
     #[arg(long)]
     pub(crate) as_pid1: bool,
+}
+
+/// Whose ids the container has, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UsernsArg {
+    /// The caller's
+    Host,
+    /// Some of its own
+    Auto,
 }
 
 /// The kind of network, as typed.
@@ -156,7 +168,7 @@ mod tests {
     fn run(words: &[&str]) -> Run {
         let cli = Cli::try_parse_from(["mk", "run"].iter().chain(words)).unwrap();
         match cli.command {
-            Command::Run(run) => run,
+            Command::Run(run) => *run,
             other => panic!("{other:?} is not `run`"),
         }
     }

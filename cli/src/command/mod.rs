@@ -142,7 +142,7 @@ fn become_root(path: &Path) -> Result<Owners, Failure> {
 pub(crate) fn call(command: Command, context: &Context) -> Result<u8, Failure> {
     match command {
         Command::Build(args) => build::call(&args, context),
-        Command::Run(args) => run::call(args, context),
+        Command::Run(args) => run::call(*args, context),
         Command::Lock(args) => build::lock(&args, context),
         Command::Completions(args) => completions::call(&args),
         Command::Images(args) => images::list(&args, context),

@@ -18,7 +18,7 @@ use mk_core::spec::{Asked, Extra, RunSpec, Userns};
 use mk_core::store::{self, Image, ImageId, Store};
 
 use super::{Context, build, find};
-use crate::args::{self, NetworkArg};
+use crate::args::{self, NetworkArg, UsernsArg};
 use crate::report::{Failing, Failure};
 use crate::settings::{Flags, Settings};
 use crate::ui;
@@ -51,7 +51,7 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     rootfs
         .attach_volumes(&store, &spec.mounts)
         .map_err(|error| failed(error.into()))?;
-    let plan = enter::plan(&rootfs, &spec).map_err(failed)?;
+    let mut plan = enter::plan(&rootfs, &spec).map_err(failed)?;
     for lowered in &plan.rlimits.lowered {
         context.ui.note(too_high(lowered));
     }
@@ -61,6 +61,7 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     }
     let filtered = plan.grant.granted.filter.is_some();
     enter::furnish(&mut rootfs, &store, (&id, &image), &spec).map_err(failed)?;
+    plan.take_ids(&settings.state).map_err(failed)?;
     let ended = match (life, state) {
         (Some(life), Some(state)) => {
             let image = ImageWord {
@@ -277,7 +278,10 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         as_pid1: namespaces.as_pid1,
         mounts: volumes.chain(files.tmpfs.into_iter().map(Extra::Tmpfs)).collect(),
         scratch: files.scratch.unwrap_or_default(),
-        userns: Userns::Host,
+        userns: match namespaces.userns {
+            None | Some(UsernsArg::Host) => Userns::Host,
+            Some(UsernsArg::Auto) => Userns::Auto,
+        },
         stop_timeout: None,
         limits: limits.into(),
         privileges: privileges.into(),

@@ -7,10 +7,11 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use super::mapped::Handles;
 use super::{LINKS, Mount, NODES, Table, What};
 use crate::path::TreePath;
+use crate::rootfs::SCRATCH;
 use crate::rootfs::scratch::Names;
-use crate::spec::ScratchKind;
 use crate::sys::mount::{self, Attr, NewFs};
 use crate::sys::place::{self, Links};
 use crate::sys::{Errno, SysError};
@@ -19,6 +20,8 @@ use crate::sys::{Errno, SysError};
 #[derive(Debug)]
 pub struct Ready {
     names: Names,
+    /// Layers that have no place yet, and the names that they get in the scratch.
+    layers: Vec<(CString, OwnedFd)>,
     lowers: CString,
     user_xattr: bool,
     read_only: bool,
@@ -50,6 +53,8 @@ enum Make {
         folder: bool,
         recursive: bool,
     },
+    /// A copy of a mount of the host that was made already.
+    Given { tree: OwnedFd, folder: bool },
     /// A copy of nothing.
     Hidden { folder: bool },
     /// A copy of what is there.
@@ -121,20 +126,47 @@ impl Default for Note {
     }
 }
 
-/// Turns `table` into what the child can use.
-pub fn prepare(table: &Table) -> Ready {
-    let lowers: Vec<&[u8]> = table
-        .lowers
-        .iter()
-        .map(|path| path.as_os_str().as_bytes())
-        .collect();
-    let disk = !matches!(table.scratch, ScratchKind::Memory { .. });
+/// Turns `table` into what the child can use, whose scratch has these `names`. Where the child cannot name what it
+/// mounts, all of that comes as `handles`.
+pub fn prepare(table: &Table, names: Names, handles: Option<Handles>) -> Ready {
+    let (layers, mut given) = match handles {
+        Some(handles) => (handles.lowers, handles.mounts),
+        None => (Vec::new(), Vec::new()),
+    };
+    let inside = !layers.is_empty();
+    let mut handed = layers.into_iter();
+    let mut layers = Vec::new();
+    let lowers = table.lowers.iter().enumerate().map(|(at, path)| {
+        let bytes = path.as_os_str().as_bytes();
+        match handed.next().flatten() {
+            Some(tree) => {
+                let name = c_string(format!("lower{at}").as_bytes());
+                layers.push((name.clone(), tree));
+                name.into_bytes()
+            }
+            None if inside => path
+                .strip_prefix(SCRATCH)
+                .unwrap_or(path)
+                .as_os_str()
+                .as_bytes()
+                .to_owned(),
+            None => bytes.to_owned(),
+        }
+    });
+    let lowers = c_string(&lowers.collect::<Vec<_>>().join(&b':'));
+    given.resize_with(table.mounts.len(), || None);
     Ready {
-        names: Names::from_store(disk),
-        lowers: c_string(&lowers.join(&b':')),
+        names,
+        layers,
+        lowers,
         user_xattr: table.user_xattr,
         read_only: table.read_only,
-        mounts: table.mounts.iter().map(ready_mount).collect(),
+        mounts: table
+            .mounts
+            .iter()
+            .zip(given)
+            .map(|(mount, handle)| ready_mount(mount, handle))
+            .collect(),
     }
 }
 
@@ -143,8 +175,28 @@ fn c_string(bytes: &[u8]) -> CString {
     CString::new(bytes).unwrap_or_default()
 }
 
-fn ready_mount(mount: &Mount) -> ReadyMount {
-    let make = match &mount.what {
+fn ready_mount(mount: &Mount, handle: Option<OwnedFd>) -> ReadyMount {
+    let make = match handle {
+        Some(tree) => Make::Given {
+            tree,
+            folder: matches!(mount.what, What::Bind { folder: true, .. }),
+        },
+        None => make_of(&mount.what),
+    };
+    // An image that has a link where the kernel's own filesystems belong is up to something.
+    let links = match mount.what {
+        What::Bind { .. } | What::Tmpfs { .. } => Links::Inside,
+        _ => Links::Refused,
+    };
+    ReadyMount {
+        target: Target::new(&mount.target, links),
+        make,
+        attr: mount.attr,
+    }
+}
+
+fn make_of(what: &What) -> Make {
+    match what {
         What::Proc => Make::New(c"proc", Vec::new()),
         What::Sysfs => Make::New(c"sysfs", Vec::new()),
         What::HostSys => Make::Bind {
@@ -166,16 +218,6 @@ fn ready_mount(mount: &Mount) -> ReadyMount {
         },
         What::Hidden { folder } => Make::Hidden { folder: *folder },
         What::Frozen => Make::Frozen,
-    };
-    // An image that has a link where the kernel's own filesystems belong is up to something.
-    let links = match mount.what {
-        What::Bind { .. } | What::Tmpfs { .. } => Links::Inside,
-        _ => Links::Refused,
-    };
-    ReadyMount {
-        target: Target::new(&mount.target, links),
-        make,
-        attr: mount.attr,
     }
 }
 
@@ -269,8 +311,12 @@ impl Ready {
         self.mounts.is_empty()
     }
 
-    /// Mounts the root's layers in the scratch, seen from the store's folder, and returns its handle.
+    /// Mounts the root's layers in the scratch, seen from the working directory, and returns its handle.
     pub fn make_root(&self, note: &mut Note) -> Result<OwnedFd, SysError> {
+        for (name, tree) in &self.layers {
+            place::make_folder_here(name, 0o755)?;
+            mount::attach_here(tree.as_fd(), name)?;
+        }
         let new = NewFs::open(c"overlay")?;
         let made = self.overlay(&new).inspect_err(|_| note.ask(&new))?;
         mount::attach_here(made.as_fd(), self.names.root)?;
@@ -337,6 +383,7 @@ impl ReadyMount {
                 mount::restrict(tree.as_fd(), self.attr, *recursive)?;
                 self.put(root, tree.as_fd(), *folder)
             }
+            Make::Given { tree, folder } => self.put(root, tree.as_fd(), *folder),
             Make::Hidden { folder } => self.hide(names, root, *folder),
             Make::Frozen => self.freeze(root),
         }

@@ -9,6 +9,8 @@ use crate::sys::mount::Attr;
 
 /// Carries the prepared list out.
 pub mod apply;
+/// Mounts with the ids of their files mapped.
+pub mod mapped;
 /// Decides the list.
 pub mod table;
 

@@ -306,7 +306,7 @@ tmpfs -> /run (nosuid, nodev, mode=0755)";
         let asked = Asked {
             mounts: vec![
                 volume("/a:/mnt:ro"),
-                volume("./f:/etc/f:bind,noexec,suid,dev"),
+                volume("./f:/etc/f:bind,noexec,dev"),
                 volume("cache:/var/cache"),
                 Extra::parse(OsStr::new("type=image,source=alpine,target=/alpine")).unwrap(),
                 Extra::parse(OsStr::new("type=tmpfs,target=/t,noexec,tmpfs-size=4k")).unwrap(),
@@ -334,7 +334,7 @@ tmpfs -> /run (nosuid, nodev, mode=0755)";
                 "bind /a -> /mnt (ro, nosuid, nodev)",
                 "image alpine -> /alpine (ro, nosuid, nodev, not recursive)",
                 "tmpfs -> /t (nosuid, nodev, noexec, size=4096, mode=1777)",
-                "bind /here/f -> /etc/f (noexec, not recursive)",
+                "bind /here/f -> /etc/f (nosuid, noexec, not recursive)",
                 "volume cache -> /var/cache (nosuid, nodev)",
             ]
         );

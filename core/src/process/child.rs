@@ -19,7 +19,7 @@ use crate::sys::{SysError, mount, place};
 /// Becomes the container; tells the parent of the step that failed, where one does.
 ///
 /// `tether` hangs up when mk ends; `report` is closed by a successful exec; where there is a `gate`, mk writes to it as
-/// soon as this process is in its cgroups.
+/// soon as this process has its ids, and is in its cgroups.
 pub(super) fn run(ready: &Prepared, tether: OwnedFd, report: Reporter, gate: Option<OwnedFd>) -> ! {
     let mut note = Note::new();
     let fault = match become_container(ready, &tether, gate.as_ref(), &report, &mut note) {
@@ -43,8 +43,14 @@ fn become_container(
     // From now on there are, or will be, processes in the container: none may open our memory or our files.
     process::hide_memory().at(Step::Tether)?;
     // Before there is a second process, which would stay behind.
+    if let Some(gate) = gate {
+        wait_at(gate).at(Step::Cgroup)?;
+    }
+    if ready.own_ids.is_some() {
+        become_root(mk).at(Step::Ids)?;
+    }
     if ready.cgroups.is_some() {
-        enter_cgroups(gate).at(Step::Cgroup)?;
+        namespace::own_cgroup_namespace().at(Step::Cgroup)?;
     }
     // The command at pid 1 may give up the tether (a change of user does); a reaper above it cannot.
     if ready.as_pid1 {
@@ -70,24 +76,36 @@ fn become_container(
 }
 
 fn tether(mk: &OwnedFd) -> Result<(), SysError> {
+    tie(mk)?;
+    // `^C` reaches us through mk, and must not reach us twice.
+    process::own_session()
+}
+
+fn tie(mk: &OwnedFd) -> Result<(), SysError> {
     process::die_with_parent()?;
     // It may have ended before the call above; then the pipe that it alone holds open is closed.
     if process::is_hung_up(mk.as_fd())? {
         process::exit_now(super::exit::MK_FAILED.into());
     }
-    // `^C` reaches us through mk, and must not reach us twice.
-    process::own_session()
+    Ok(())
 }
 
-/// Waits until this process is in its cgroups, and takes them for all that there is.
-fn enter_cgroups(gate: Option<&OwnedFd>) -> Result<(), SysError> {
-    if let Some(gate) = gate
-        && process::read(gate, &mut [0])? == 0
-    {
-        // mk has ended, or could not put us there and says so itself.
+/// Waits until this process has its ids, and is in its cgroups.
+fn wait_at(gate: &OwnedFd) -> Result<(), SysError> {
+    if process::read(gate, &mut [0])? == 0 {
+        // mk has ended, or could not do its part and says so itself.
         process::exit_now(super::exit::MK_FAILED.into());
     }
-    namespace::own_cgroup_namespace()
+    Ok(())
+}
+
+/// Becomes root of the container's own user namespace, in which root of the machine is nobody.
+fn become_root(mk: &OwnedFd) -> Result<(), SysError> {
+    process::set_groups(&[])?;
+    process::become_user(0, 0)?;
+    // The change of user has undone both.
+    tie(mk)?;
+    process::hide_memory()
 }
 
 /// Goes on in a new process, and stays behind as its reaper.
@@ -102,7 +120,9 @@ fn enter_root(ready: &Prepared, note: &mut Note) -> Result<(), Fault> {
     place::set_umask(0);
     mount::keep_to_ourselves().at(Step::Propagation)?;
     // Short names: an option of a filesystem is at most 255 bytes long, and two layers are named in one.
-    place::go(&ready.store).at(Step::Store)?;
+    if ready.scratch.names.top.is_some() {
+        place::go(&ready.store).at(Step::Store)?;
+    }
     scratch::make(&ready.scratch).at(Step::Scratch)?;
     let root = ready.mounts.make_root(note).at(Step::Root)?;
     for index in 0..ready.mounts.len() {

@@ -32,6 +32,8 @@ pub enum Step {
     OomScore,
     /// Entering its cgroups.
     Cgroup,
+    /// Becoming root of a user namespace with ids of its own.
+    Ids,
     /// Going into the container's namespaces.
     Join,
     /// Keeping its mounts from the host.
@@ -73,10 +75,11 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Tether,
         Self::OomScore,
         Self::Cgroup,
+        Self::Ids,
         Self::Join,
         Self::Propagation,
         Self::Store,
@@ -212,6 +215,7 @@ impl fmt::Display for Doing<'_> {
             Step::Tether => f.write_str("cannot tie the container to mk"),
             Step::OomScore => write!(f, "cannot adjust the out-of-memory score by {object}"),
             Step::Cgroup => f.write_str("cannot enter the container's cgroups"),
+            Step::Ids => f.write_str("cannot become root of the container's user namespace"),
             Step::Join => f.write_str("cannot go into the container's namespaces"),
             Step::Propagation => f.write_str("cannot keep the container's mounts from the host"),
             Step::Store => write!(f, "cannot go to the store `{object}`"),

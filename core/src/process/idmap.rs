@@ -420,6 +420,16 @@ pub struct Mapped {
 }
 
 impl Mapped {
+    /// Returns those of a container that has ids of its own: 0 and up.
+    pub fn own(count: u32) -> Self {
+        let all = Range { first: 0, count };
+        Self {
+            first: false,
+            uids: vec![all],
+            gids: vec![all],
+        }
+    }
+
     /// Looks at this process.
     pub fn look() -> Result<Self, SysError> {
         if namespace::is_first_user_namespace()? {

@@ -1,14 +1,14 @@
 //! Mounts → a running program → an exit status. This file is the parent's side, from clone to the end.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::cgroup;
 use crate::sys::namespace::{self, Namespaces, Side};
 use crate::sys::process::{self, Ending};
 use crate::sys::signal::{self, Incoming, Signal, SignalSet};
-use crate::sys::{SysError, probe};
+use crate::sys::{SysError, place, probe};
 
 mod child;
 /// Exit codes, and the step that failed.
@@ -18,6 +18,8 @@ pub mod idmap;
 mod init;
 /// Going into a container that runs.
 pub mod join;
+/// Ids that nothing else has.
+pub mod pool;
 /// What must be ready before the clone.
 pub mod prepare;
 /// What the command becomes.
@@ -28,7 +30,7 @@ pub mod rlimit;
 
 pub use exit::{Step, StepError};
 pub use join::Joining;
-pub use prepare::Prepared;
+pub use prepare::{Foreign, Prepared};
 pub use program::Program;
 
 use report::{Listener, Told};
@@ -170,9 +172,9 @@ fn start(work: &Work) -> Result<(Ends, Incoming), Error> {
     let incoming = Incoming::open(work.program().forwarded())?;
     let (tethered, tether) = process::pipe()?;
     let (report, reported) = report::channel(work.tells_command())?;
-    // Where the child cannot be born in its cgroups, it waits until it has been put there.
-    let gate = work.waits_for_cgroups().then(process::pipe).transpose()?;
-    match work.clone()? {
+    // Where the child cannot be born in its cgroups, or with its ids, it waits until it has been given them.
+    let gate = work.waits().then(process::pipe).transpose()?;
+    match work.born()? {
         Side::Parent { pid, handle } => {
             let ends = Ends {
                 handle,
@@ -181,12 +183,10 @@ fn start(work: &Work) -> Result<(Ends, Incoming), Error> {
                 _tether: tether,
             };
             if let Some((_, go)) = gate
-                && let Err(failed) = work
-                    .put_in_cgroups(pid)
-                    .and_then(|()| Ok(process::write(go, b"g")?))
+                && let Err(failed) = work.admit(pid).and_then(|()| Ok(process::write(go, b"g")?))
             {
                 ends.end();
-                return Err(failed.into());
+                return Err(failed);
             }
             Ok((ends, incoming))
         }
@@ -383,24 +383,50 @@ impl Work {
         })
     }
 
-    fn waits_for_cgroups(&self) -> bool {
+    /// Clones, in the folder where the child is to be: its working directory is what goes with it into its own mounts.
+    fn born(&self) -> Result<Side, Error> {
+        let Self::Run(ready) = self else {
+            return self.clone();
+        };
+        let Some(ids) = &ready.own_ids else {
+            return self.clone();
+        };
+        let here = place::open_any(Path::new("."))?;
+        place::go(&ids.birthplace)?;
+        let side = self.clone();
+        if !matches!(side, Ok(Side::Child)) {
+            place::go_to(here.as_fd())?;
+        }
+        side
+    }
+
+    /// Whether the child has to wait for what [`Self::admit`] does.
+    fn waits(&self) -> bool {
         match self {
-            Self::Run(ready) => ready
-                .cgroups
-                .as_ref()
-                .is_some_and(|groups| groups.folders().have_v1()),
+            Self::Run(ready) => {
+                let groups = ready.cgroups.as_ref();
+                ready.own_ids.is_some() || groups.is_some_and(|groups| groups.folders().have_v1())
+            }
             Self::Join(ready) => !ready.cgroups.is_empty(),
         }
     }
 
-    fn put_in_cgroups(&self, pid: i32) -> Result<(), cgroup::Error> {
+    /// Gives the child `pid` its ids, and puts it into its cgroups.
+    fn admit(&self, pid: i32) -> Result<(), Error> {
         match self {
-            Self::Run(ready) => match &ready.cgroups {
-                Some(groups) => groups.folders().join_v1(pid),
-                None => Ok(()),
-            },
-            Self::Join(ready) => ready.cgroups.join(pid),
+            Self::Run(ready) => {
+                if let Some(ids) = &ready.own_ids {
+                    let map = ids.taken.map();
+                    namespace::write_map(pid, "uid_map", &map)?;
+                    namespace::write_map(pid, "gid_map", &map)?;
+                }
+                if let Some(groups) = &ready.cgroups {
+                    groups.folders().join_v1(pid)?;
+                }
+            }
+            Self::Join(ready) => ready.cgroups.join(pid)?,
         }
+        Ok(())
     }
 
     fn tells_command(&self) -> bool {

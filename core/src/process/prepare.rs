@@ -1,16 +1,20 @@
 //! [`Prepared`]: everything the child needs, made while allocating and failing politely are still possible.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{CString, OsStr};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::rc::Rc;
 
 use super::Error;
+use super::pool::Taken;
 use super::program::{Program, c_string};
 use crate::cgroup::Groups;
+use crate::mounts::mapped::Handles;
 use crate::mounts::{Table, apply};
 use crate::recipe::Network;
-use crate::rootfs::Rootfs;
-use crate::rootfs::scratch::Scratch;
+use crate::rootfs::scratch::{Disk, Scratch};
+use crate::rootfs::{self, Rootfs};
 use crate::spec::RunSpec;
 use crate::spec::privileges::Granted;
 use crate::spec::user::Identity;
@@ -37,6 +41,25 @@ pub struct Prepared {
     pub(super) cgroups: Option<Rc<Groups>>,
     /// The locks of what the run uses, for the reaper, which holds them until the container is gone.
     pub(super) keep_open: Keep,
+    /// The ids of a container that has none of the machine's.
+    pub(super) own_ids: Option<OwnIds>,
+}
+
+/// What a container needs whose ids are none of the machine's.
+#[derive(Debug)]
+pub struct Foreign {
+    /// Its ids.
+    pub taken: Taken,
+    /// What it mounts, which it could not name.
+    pub handles: Handles,
+}
+
+/// The ids of a run that has some of its own, in the parent.
+#[derive(Debug)]
+pub(super) struct OwnIds {
+    pub(super) taken: Taken,
+    /// The folder that the scratch is mounted on: where the child is born, because it could not go there.
+    pub(super) birthplace: CString,
 }
 
 /// Returns the namespaces of a run with this `network`.
@@ -73,17 +96,35 @@ impl Prepared {
             as_pid1: spec.as_pid1,
             stop_timeout: spec.stop_timeout,
             store: c_string("the store's path", store.as_os_str().as_bytes())?,
+            mounts: apply::prepare(&table, scratch.names, None),
             scratch,
-            mounts: apply::prepare(&table),
             host_name: c_string("the host name", spec.hostname.as_bytes())?,
             loopback: spec.network == Network::None,
             program: Program::new(spec, identity, granted, set_groups)?,
             tells_command: false,
             cgroups: None,
             keep_open: Keep::of(rootfs.locks()),
+            own_ids: None,
             table,
             _rootfs: rootfs,
         })
+    }
+
+    /// Gives the container ids of its own, with what it mounts.
+    pub fn with_ids(mut self, foreign: Foreign) -> Result<Self, Error> {
+        let Foreign { taken, mut handles } = foreign;
+        if let Some(disk) = handles.disk.take() {
+            self.scratch.disk = Some(Disk::Mount(disk));
+        }
+        self.mounts = apply::prepare(&self.table, self.scratch.names, Some(handles));
+        self.namespaces = self.namespaces.with(Namespaces::USER);
+        let birthplace = rootfs::scratch_path(Path::new(OsStr::from_bytes(self.store.as_bytes())));
+        self.keep_open = Keep::of(self._rootfs.locks().chain([taken.as_fd()]));
+        self.own_ids = Some(OwnIds {
+            taken,
+            birthplace: c_string("the store's path", birthplace.into_os_string().into_vec())?,
+        });
+        Ok(self)
     }
 
     /// Has [`super::Child::started`] return the process id of the command; costs two system calls.

@@ -11,9 +11,9 @@ use super::Error;
 use super::exit::{At, Fault, Step};
 use super::rlimit::Rlimits;
 use crate::path::shown;
-use crate::spec::RunSpec;
 use crate::spec::privileges::Granted;
 use crate::spec::user::Identity;
+use crate::spec::{RunSpec, Userns};
 use crate::sys::process::{self, CStrings, CapabilitySet};
 use crate::sys::signal::{self, SignalSet};
 use crate::sys::{Errno, SysError, place};
@@ -74,7 +74,7 @@ impl Program {
             arguments: CStrings::new(arguments.collect::<Result<_, _>>()?),
             environment: CStrings::new(entries.collect::<Result<_, _>>()?),
             ignored: signal::ignored(),
-            rlimits: Rlimits::decide(&spec.limits.ulimits)?,
+            rlimits: Rlimits::decide(&spec.limits.ulimits, spec.userns == Userns::Auto)?,
             oom_score: match &spec.limits.oom_score {
                 Some(score) => Some(c_string("an adjustment", score.to_string())?),
                 None => None,

@@ -16,12 +16,14 @@ pub struct Rlimits {
 
 impl Rlimits {
     /// Decides what of `asked` this process can set: raising a hard limit takes `CAP_SYS_RESOURCE` in the machine's
-    /// first user namespace, and no number of files goes beyond what the machine allows.
-    pub fn decide(asked: &[Ulimit]) -> Result<Self, SysError> {
+    /// first user namespace, which a container with ids of its own (`own_ids`) is not in, and no number of files goes
+    /// beyond what the machine allows.
+    pub fn decide(asked: &[Ulimit], own_ids: bool) -> Result<Self, SysError> {
         if asked.is_empty() {
             return Ok(Self::default());
         }
-        let may_raise = process::own_capabilities()?.contains(CapabilitySet::SYS_RESOURCE)
+        let may_raise = !own_ids
+            && process::own_capabilities()?.contains(CapabilitySet::SYS_RESOURCE)
             && namespace::is_first_user_namespace()?;
         let (settled, lowered) = settle(asked, |resource| {
             let now = process::rlimit(kernels(resource)).maximum.unwrap_or(UNLIMITED);
@@ -81,14 +83,14 @@ mod tests {
     #[test]
     fn lowering_a_limit_takes_no_privilege() {
         let asked: Vec<Ulimit> = vec!["nofile=16:32".parse().unwrap(), "core=0".parse().unwrap()];
-        let decided = Rlimits::decide(&asked).unwrap();
+        let decided = Rlimits::decide(&asked, false).unwrap();
         assert_eq!((decided.settled, decided.lowered.len()), (asked, 0));
     }
 
     #[test]
     fn nobody_opens_more_files_than_the_machine_allows() {
         let asked: Ulimit = "nofile=unlimited".parse().unwrap();
-        let decided = Rlimits::decide(&[asked]).unwrap();
+        let decided = Rlimits::decide(&[asked], false).unwrap();
         assert_eq!(decided.lowered.len(), 1);
         let set = decided.settled[0];
         assert!(set.hard < UNLIMITED && set.soft == set.hard, "{set}");

@@ -51,7 +51,7 @@ impl Other {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A word that means a volume, where a file of that name lies beside the caller.
-    #[error("`{name}` names a volume, and there is also a file or folder `./{name}`, and no such volume yet")]
+    #[error("`{name}` could mean the file or folder `./{name}`, or a new volume")]
     Unclear {
         /// The word.
         name: String,

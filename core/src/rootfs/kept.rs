@@ -358,11 +358,13 @@ fn check_fit(path: &Path, dir: &Dir, fit: &Fit) -> Result<(), Error> {
     }
 }
 
-/// Says who holds the lock, in words.
+/// Says who holds the lock, in words: the process that took it, or where that has handed it on, nobody by name.
 fn holder(lock: &File) -> String {
     let text = file::read(lock, 64).unwrap_or_default();
     match String::from_utf8_lossy(&text).trim_end().parse::<u32>() {
-        Ok(pid) => format!("the run of process {pid}"),
+        Ok(pid) if Path::new("/proc").join(pid.to_string()).exists() => format!("the run of process {pid}"),
+        Ok(_) => "another run, whose process has ended: a container in the background, or one that is ending"
+            .into(),
         Err(_) => "another run".into(),
     }
 }

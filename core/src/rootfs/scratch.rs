@@ -11,7 +11,7 @@
 //! ```
 
 use std::ffi::{CStr, CString};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use super::kept::Kept;
@@ -30,14 +30,26 @@ pub struct Scratch {
     /// How many bytes the tmpfs can hold; `None`: half of the machine's memory.
     pub size: Option<CString>,
     /// The folder on a disk that holds `upper` and `work`.
-    pub disk: Option<CString>,
+    pub disk: Option<Disk>,
+    /// Where everything is.
+    pub names: Names,
+}
+
+/// A folder on a disk, for whoever makes the scratch.
+#[derive(Debug)]
+pub enum Disk {
+    /// By its name.
+    Path(CString),
+    /// As a mount that has no place yet.
+    Mount(OwnedFd),
 }
 
 /// Where things are in the scratch, seen from the working directory of whoever makes it.
 #[derive(Debug, Clone, Copy)]
 pub struct Names {
-    /// The tmpfs itself.
-    pub top: &'static CStr,
+    /// The tmpfs itself; `None`: it lies over the working directory, and whoever makes it goes there, because the store
+    /// cannot be named.
+    pub top: Option<&'static CStr>,
     /// Where the container's root is mounted.
     pub root: &'static CStr,
     /// The empty folder.
@@ -49,10 +61,22 @@ pub struct Names {
 }
 
 impl Names {
+    /// Returns those for writes to memory or to a disk, seen from the folder that the scratch is mounted on, and then
+    /// from the scratch itself.
+    pub const fn from_inside(disk: bool) -> Self {
+        Self {
+            top: None,
+            root: c"root",
+            empty: c"empty",
+            upper: if disk { c"disk/upper" } else { c"upper" },
+            work: if disk { c"disk/work" } else { c"work" },
+        }
+    }
+
     /// Returns those for writes to memory or to a disk, seen from the store's folder.
     pub const fn from_store(disk: bool) -> Self {
         Self {
-            top: c"scratch",
+            top: Some(c"scratch"),
             root: c"scratch/root",
             empty: c"scratch/empty",
             upper: if disk {
@@ -101,11 +125,17 @@ impl Scratch {
             }),
             size: None,
             disk: None,
+            names: Names::from_store(false),
         })
     }
 
-    /// Has writes to memory stop where `kind` says.
-    pub fn limit(&mut self, kind: &ScratchKind) {
+    /// Has writes go to where `kind` says. `inside` tells that the store cannot be named by whoever makes the scratch.
+    pub fn aim(&mut self, kind: &ScratchKind, inside: bool) {
+        let disk = !matches!(kind, ScratchKind::Memory { .. });
+        self.names = match inside {
+            true => Names::from_inside(disk),
+            false => Names::from_store(disk),
+        };
         if let ScratchKind::Memory { size: Some(size) } = kind {
             self.size = c_string(size.to_string());
         }
@@ -113,7 +143,7 @@ impl Scratch {
 
     /// Has writes go to a disk.
     pub fn write_to(&mut self, kept: &Kept) {
-        self.disk = c_string(kept.path());
+        self.disk = c_string(kept.path()).map(Disk::Path);
     }
 
     /// Takes away owners that the caller's user namespace cannot name: what they dress stays root's.
@@ -137,8 +167,14 @@ pub fn make(scratch: &Scratch) -> Result<(), SysError> {
         ..mount::Attr::default()
     };
     let tree = new.mount(top)?;
-    mount::attach_here(tree.as_fd(), c"scratch")?;
     let tree = tree.as_fd();
+    match scratch.names.top {
+        Some(top) => mount::attach_here(tree, top)?,
+        None => {
+            mount::attach_over(tree)?;
+            place::go_to(tree)?;
+        }
+    }
     place::make_folder(tree, c"root", 0o755)?;
     place::make_folder(tree, c"empty", 0o555)?;
     if let Some(conf) = &scratch.conf {
@@ -151,8 +187,10 @@ pub fn make(scratch: &Scratch) -> Result<(), SysError> {
     }
     if let Some(disk) = &scratch.disk {
         place::make_folder(tree, c"disk", 0o700)?;
-        let disk = mount::copy(disk, false)?;
-        return mount::attach_at(disk.as_fd(), tree, c"disk");
+        return match disk {
+            Disk::Path(path) => mount::attach_at(mount::copy(path, false)?.as_fd(), tree, c"disk"),
+            Disk::Mount(mount) => mount::attach_at(mount.as_fd(), tree, c"disk"),
+        };
     }
     for folder in [c"upper", c"work"] {
         place::make_folder(tree, folder, 0o755)?;

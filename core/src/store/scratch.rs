@@ -5,14 +5,16 @@ use std::path::Path;
 
 use super::{Result, Store};
 use crate::sys::dir::Dir;
+use crate::sys::file::{self, LockKind};
 
-/// A folder for the writes of one run. It is locked, and goes when this is dropped; where its holders are killed, the
-/// next sweep finds the lock free and takes it away.
+/// A folder for the writes of one run. It is locked, and goes when this is dropped by the last process that has it; where
+/// that one is killed, the next sweep finds the lock free and takes it away.
 #[derive(Debug)]
 pub struct ScratchFolder {
     store: Dir,
     name: String,
-    dir: Dir,
+    /// There until this is dropped.
+    dir: Option<Dir>,
 }
 
 impl Store {
@@ -23,7 +25,7 @@ impl Store {
         Ok(ScratchFolder {
             store: Dir::open(self.path())?,
             name,
-            dir,
+            dir: Some(dir),
         })
     }
 }
@@ -31,7 +33,10 @@ impl Store {
 impl ScratchFolder {
     /// Returns the folder.
     pub fn dir(&self) -> &Dir {
-        &self.dir
+        match &self.dir {
+            Some(dir) => dir,
+            None => &self.store,
+        }
     }
 
     /// Returns its path, relative to the store.
@@ -43,14 +48,20 @@ impl ScratchFolder {
 /// The lock, for a container, which holds it as long as it runs.
 impl AsFd for ScratchFolder {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.dir.as_fd()
+        self.dir().as_fd()
     }
 }
 
 impl Drop for ScratchFolder {
     fn drop(&mut self) {
+        // A monitor that was forked off, or a container that has not ended yet, has the same lock.
+        drop(self.dir.take());
         // Should this fail, the next sweep does it.
-        _ = self.store.remove_all(&self.name);
+        if let Ok(dir) = self.store.open_dir(&self.name)
+            && let Ok(true) = file::try_lock(&dir, LockKind::Exclusive)
+        {
+            _ = self.store.remove_all(&self.name);
+        }
     }
 }
 
@@ -70,10 +81,13 @@ mod tests {
         assert!(path.join("upper").is_dir(), "it was in use");
         drop(one);
         assert!(!path.exists());
-        // As a kill would leave it: the lock is free, the folder is there.
+        // As it is where another process goes on with it, and then dies.
         let left = store.path().join(other.path());
-        let ScratchFolder { dir, .. } = &*std::mem::ManuallyDrop::new(other);
-        rustix::fs::flock(dir, rustix::fs::FlockOperation::Unlock).unwrap();
+        let inherited = other.as_fd().try_clone_to_owned().unwrap();
+        drop(other);
+        drop(store.scratch_folder().unwrap());
+        assert!(left.exists(), "it was in use");
+        drop(inherited);
         drop(store.scratch_folder().unwrap());
         assert!(!left.exists());
     }

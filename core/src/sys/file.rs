@@ -242,6 +242,28 @@ pub fn may_write(path: &Path) -> bool {
     fs::accessat(fs::CWD, path, fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
+/// Takes a lock on the byte `at` of an open file if nobody is in the way, and says whether it did (`F_OFD_SETLK` in
+/// fcntl_locking(2)). It is dropped when the last handle of this opening is closed.
+pub fn try_lock_byte(file: impl AsFd, at: i64) -> Result<bool, SysError> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+    let wanted = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: at,
+        l_len: 1,
+        l_pid: 0,
+    };
+    match fcntl(file.as_fd(), FcntlArg::F_OFD_SETLK(&wanted)) {
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
+        Err(errno) => Err(SysError::new(
+            Errno::from_raw_os_error(errno as i32),
+            format_args!("fcntl({}, F_OFD_SETLK, {at})", shown(&file)),
+        )),
+    }
+}
+
 /// Returns the user that this process makes files as.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()

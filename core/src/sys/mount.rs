@@ -98,6 +98,15 @@ pub fn restrict(tree: BorrowedFd<'_>, attr: Attr, recursive: bool) -> Result<(),
         propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     };
+    set_attr(tree, &wanted, recursive, "mount_setattr")
+}
+
+fn set_attr(
+    tree: BorrowedFd<'_>,
+    wanted: &libc::mount_attr,
+    recursive: bool,
+    call: &'static str,
+) -> Result<(), SysError> {
     let mut flags = libc::AT_EMPTY_PATH;
     if recursive {
         flags |= libc::AT_RECURSIVE;
@@ -109,11 +118,24 @@ pub fn restrict(tree: BorrowedFd<'_>, attr: Attr, recursive: bool) -> Result<(),
             tree.as_raw_fd(),
             HERE.as_ptr(),
             flags,
-            &raw const wanted,
+            std::ptr::from_ref(wanted),
             size_of::<libc::mount_attr>(),
         )
     };
-    checked(returned).map(drop).call("mount_setattr")
+    checked(returned).map(drop).call(call)
+}
+
+/// Has the detached mount `tree`, with all mounts below it where `recursive`, show the ids of its files as the user
+/// namespace `userns` maps them (`MOUNT_ATTR_IDMAP` in mount_setattr(2), Linux 5.12). `EINVAL` where the filesystem
+/// cannot.
+pub fn map_ids(tree: BorrowedFd<'_>, userns: BorrowedFd<'_>, recursive: bool) -> Result<(), SysError> {
+    let wanted = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: userns.as_raw_fd() as u64,
+    };
+    set_attr(tree, &wanted, recursive, "mount_setattr(MOUNT_ATTR_IDMAP)")
 }
 
 /// Puts the detached mount `tree` onto the handle `place`.
@@ -139,6 +161,11 @@ pub fn keep_to_ourselves() -> Result<(), SysError> {
         MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
     )
     .call("mount(\"/\", MS_SLAVE | MS_REC)")
+}
+
+/// Puts the detached mount `tree` onto the working directory, which this process need not be allowed to look into.
+pub fn attach_over(tree: BorrowedFd<'_>) -> Result<(), SysError> {
+    attach(tree, CWD.as_fd())
 }
 
 /// Makes the mount `root` the root of this mount namespace and lets go of the old one and all below it.

@@ -231,6 +231,42 @@ pub fn write_own(name: &str, text: &str) -> Result<(), SysError> {
         .call_with(|| format!("write({path:?}, {text:?})"))
 }
 
+/// Writes the map of user ids (`uid_map`) or of group ids (`gid_map`) of the process `pid`'s user namespace.
+pub fn write_map(pid: i32, name: &str, text: &str) -> Result<(), SysError> {
+    let path = format!("/proc/{pid}/{name}");
+    let file = fs::open(path.as_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .call_with(|| format!("open({path:?})"))?;
+    rustix::io::write(&file, text.as_bytes())
+        .map(drop)
+        .call_with(|| format!("write({path:?}, {text:?})"))
+}
+
+/// Returns a user namespace of nobody's, in which ids are mapped as `map` says (user_namespaces(7)): for mounts.
+pub fn user_namespace(map: &str) -> Result<OwnedFd, SysError> {
+    let (waits, go) = super::process::pipe()?;
+    match clone(Namespaces::USER)? {
+        Side::Parent { pid, handle } => {
+            drop(waits);
+            let path = format!("/proc/{pid}/ns/user");
+            let made = write_map(pid, "uid_map", map)
+                .and_then(|()| write_map(pid, "gid_map", map))
+                .and_then(|()| {
+                    fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                        .call_with(|| format!("open({path:?})"))
+                });
+            // The namespace stays as long as its handle is open.
+            drop(go);
+            super::process::wait(std::os::fd::AsFd::as_fd(&handle))?;
+            made
+        }
+        Side::Child => {
+            drop(go);
+            let _ = super::process::read(&waits, &mut [0]);
+            super::process::exit_now(0)
+        }
+    }
+}
+
 /// The inode number of the first user namespace's file, part of the kernel's interface (`PROC_USER_INIT_INO`).
 const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 

@@ -167,9 +167,25 @@ pub fn open_folder(path: &std::path::Path) -> Result<OwnedFd, SysError> {
     fs::open(path, flags, Mode::empty()).call_with(|| format!("open({:?}, O_PATH)", path.display()))
 }
 
+/// Opens the file or folder `path` as a place, seen from the working directory.
+pub fn open_any(path: &std::path::Path) -> Result<OwnedFd, SysError> {
+    fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .call_with(|| format!("open({:?}, O_PATH)", path.display()))
+}
+
 /// Changes the working directory.
 pub fn go(path: &CStr) -> Result<(), SysError> {
     rustix::process::chdir(path).call("chdir")
+}
+
+/// Makes a folder, seen from the working directory; `mode` is subject to the umask.
+pub fn make_folder_here(path: &CStr, mode: u16) -> Result<(), SysError> {
+    make_folder(fs::CWD, path, mode)
+}
+
+/// Changes the working directory to an open folder.
+pub fn go_to(folder: BorrowedFd<'_>) -> Result<(), SysError> {
+    rustix::process::fchdir(folder).call("fchdir")
 }
 
 /// Changes the working directory to `path`, which must not lead through a file that this process has open: a link such
