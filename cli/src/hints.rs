@@ -245,7 +245,7 @@ fn of_run(error: &enter::Error) -> Option<String> {
              before keeps owners as `single`"
                 .into()
         }
-        enter::Error::Limits(error) => return of_limits(error),
+        enter::Error::Limits(cgroup::Error::Refused { why, .. }) => for_limits(why),
         enter::Error::Grant(grant::Error::File { failed, .. }) if failed.kind() == io::ErrorKind::NotFound => {
             "`--seccomp` takes a path, or one of the words `default` and `unconfined`".into()
         }
@@ -259,19 +259,16 @@ fn of_run(error: &enter::Error) -> Option<String> {
     })
 }
 
-/// How to get a cgroup that mk may limit.
-fn of_limits(error: &cgroup::Error) -> Option<String> {
-    let cgroup::Error::Refused { why, .. } = error else {
-        return None;
-    };
-    // An ordinary user is root here too, of a namespace that mk has made.
+/// Returns how to get a cgroup that mk may limit.
+pub(crate) fn for_limits(why: &Why) -> String {
+    // An ordinary user may be root here too, of a namespace that mk has made.
     let root = namespace::is_first_user_namespace().unwrap_or(true) && rustix::process::geteuid().is_root();
     let systemd = Path::new("/run/systemd/system").exists();
     let scope = match root {
         true => "`systemd-run --scope -p Delegate=yes mk run …` gives mk a cgroup of its own",
         false => "`systemd-run --user --scope -p Delegate=yes mk run …` gives mk a cgroup of its own",
     };
-    Some(match why {
+    match why {
         Why::NotOurs { legacy: true, .. } => {
             "root may: `sudo mk run …`; for others the machine must boot with version 2 alone: \
              `systemd.unified_cgroup_hierarchy=1` on the kernel's command line"
@@ -302,7 +299,7 @@ fn of_limits(error: &cgroup::Error) -> Option<String> {
         }
         Why::NotMounted => "as root: `mount -t cgroup2 none /sys/fs/cgroup`".into(),
         Why::OutOfSight { .. } => "mount the hierarchy where mk runs, as root: `mount -t cgroup2 none DIR`".into(),
-    })
+    }
 }
 
 /// What a run uses of the store besides its image.

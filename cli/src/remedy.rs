@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use mk_core::doctor::cgroup::{CONTROLLERS, Kind};
+use mk_core::cgroup::Controller;
+use mk_core::doctor::cgroup::Kind;
 use mk_core::doctor::{Cgroups, IdmappedMounts, Matter, SubordinateIds, UserNamespaces};
 use mk_core::process::idmap::Reason;
 use mk_core::sys::{SysError, probe};
@@ -286,49 +287,39 @@ fn idmapped(state: &IdmappedMounts) -> Words {
 
 fn limits(cgroups: &Cgroups) -> Words {
     let kind = match cgroups.kind {
-        Kind::None => "no cgroups are mounted",
-        Kind::V1 => "cgroups of version 1",
+        Kind::Nothing => "no cgroups are mounted",
+        Kind::Legacy => "cgroups of version 1",
         Kind::Hybrid => "cgroups of version 1 beside version 2",
-        Kind::V2 => "cgroups of version 2",
+        Kind::Unified => "cgroups of version 2",
     };
-    let usable = match &cgroups.usable[..] {
-        [] => "none can be used".to_owned(),
-        names => names.join(", "),
+    let usable: Vec<&str> = cgroups.usable.iter().map(|one| one.name()).collect();
+    let usable = match usable.is_empty() {
+        true => "none can be used".to_owned(),
+        false => usable.join(", "),
     };
-    let words = Words::of(format!("{kind}: {usable}"));
-    let missing: Vec<&str> = CONTROLLERS
-        .into_iter()
-        .filter(|name| !cgroups.usable.contains(name))
-        .collect();
-    if missing.is_empty() {
+    let mut words = Words::of(format!("{kind}: {usable}"));
+    let options: Vec<&str> = cgroups.refused.iter().map(|(one, _)| option_of(*one)).collect();
+    let Some((_, first)) = cgroups.refused.first() else {
         return words;
-    }
-    let options: Vec<String> = missing
-        .iter()
-        .map(|name| format!("--{}", option_of(name)))
-        .collect();
-    let words = words.instead(format!("{} are refused", options.join(", ")));
-    match cgroups.kind {
-        Kind::None => words.enable("sudo mount -t cgroup2 none /sys/fs/cgroup"),
-        Kind::V2 if rustix::process::geteuid().is_root() => {
-            words.enable("echo '+memory +cpu +pids +cpuset' | sudo tee /sys/fs/cgroup/cgroup.subtree_control")
+    };
+    let verb = if options.len() == 1 { "is" } else { "are" };
+    words = words.instead(format!("{} {verb} refused: {first}", options.join(", ")));
+    for (_, why) in &cgroups.refused {
+        let line = hints::for_limits(why);
+        if !words.enable.contains(&line) {
+            words = words.enable(line);
         }
-        Kind::V2 => words
-            .enable("systemd-run --user --scope -p Delegate=yes mk run …")
-            .enable(
-                "sudo systemctl edit user@.service   # `[Service]`, `Delegate=cpu cpuset memory pids`: for good",
-            ),
-        Kind::V1 | Kind::Hybrid => words
-            .enable("root may use them: `sudo mk run …`")
-            .enable("systemd.unified_cgroup_hierarchy=1 on the kernel's command line: version 2, which can be delegated"),
     }
+    words
 }
 
 /// The option of `mk run` that a controller is for.
-fn option_of(controller: &str) -> &str {
+fn option_of(controller: Controller) -> &'static str {
     match controller {
-        "cpu" => "cpus",
-        other => other,
+        Controller::Memory => "--memory",
+        Controller::Cpu => "--cpus",
+        Controller::Pids => "--pids",
+        Controller::CpuSet => "--cpuset",
     }
 }
 
@@ -422,6 +413,8 @@ fn tracing(scope: u8) -> Words {
 
 #[cfg(test)]
 mod tests {
+    use mk_core::cgroup::Why;
+
     use super::*;
 
     fn place() -> Place<'static> {
@@ -456,14 +449,22 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_that_is_missing_names_its_option() {
+    fn a_controller_that_is_missing_names_its_option_and_what_enables_it() {
         let cgroups = Cgroups {
             kind: Kind::Hybrid,
-            usable: vec!["memory", "pids", "cpuset"],
-            ..Cgroups::default()
+            usable: vec![Controller::Memory, Controller::Pids, Controller::CpuSet],
+            refused: vec![(Controller::Cpu, Why::NotMounted)],
+            kill: None,
         };
         let words = limits(&cgroups);
-        assert_eq!(words.instead.as_deref(), Some("--cpus are refused"));
-        assert!(!words.enable.is_empty());
+        assert_eq!(
+            words.found,
+            "cgroups of version 1 beside version 2: memory, pids, cpuset"
+        );
+        assert_eq!(
+            words.instead.as_deref(),
+            Some("--cpus is refused: no cgroup hierarchy that can do it is mounted")
+        );
+        assert_eq!(words.enable, [hints::for_limits(&Why::NotMounted)]);
     }
 }

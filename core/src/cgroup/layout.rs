@@ -28,7 +28,7 @@ pub struct Hierarchy {
 }
 
 /// How the two versions share the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kind {
     /// Version 2 alone.
     Unified,
@@ -37,6 +37,7 @@ pub enum Kind {
     /// Version 1 alone.
     Legacy,
     /// None is mounted.
+    #[default]
     Nothing,
 }
 

@@ -26,7 +26,7 @@ pub mod plan;
 pub use folders::{Doomed, Folders, sweep};
 pub use group::Groups;
 pub use layout::Layout;
-pub use plan::Plan;
+pub use plan::{Plan, refusal};
 
 /// Names of cgroups that mk makes begin so.
 pub const PREFIX: &str = "mk-";
@@ -45,6 +45,9 @@ pub enum Controller {
 }
 
 impl Controller {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Cpu, Self::Pids, Self::CpuSet];
+
     /// Returns the kernel's name of it.
     pub fn name(self) -> &'static str {
         match self {

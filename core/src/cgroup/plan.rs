@@ -350,14 +350,20 @@ fn choose(
     Err(refused)
 }
 
-fn unified_group(hierarchy: &Hierarchy, needed: &[Controller], limits: &Limits) -> Result<Group, Error> {
-    let refused = |(controller, why)| Error::Refused { controller, why };
+/// Returns where a cgroup of version 2 with `needed` can be made, and how.
+fn unified_parent(
+    hierarchy: &Hierarchy,
+    needed: &[Controller],
+) -> Result<(PathBuf, Version), (Controller, Why)> {
     let first = needed.first().copied().unwrap_or(Controller::Memory);
-    own(hierarchy).map_err(|why| refused((first, why)))?;
-    let around: Vec<PathBuf> = hierarchy.own_and_above().collect();
-    let candidates: Vec<Candidate> = around.iter().cloned().map(Candidate::look).collect();
+    own(hierarchy).map_err(|why| (first, why))?;
+    let candidates: Vec<Candidate> = hierarchy.own_and_above().map(Candidate::look).collect();
+    choose(&candidates, needed).map_err(|reason| reason.unwrap_or((first, Why::NotMounted)))
+}
+
+fn unified_group(hierarchy: &Hierarchy, needed: &[Controller], limits: &Limits) -> Result<Group, Error> {
     let (parent, version) =
-        choose(&candidates, needed).map_err(|reason| refused(reason.unwrap_or((first, Why::NotMounted))))?;
+        unified_parent(hierarchy, needed).map_err(|(controller, why)| Error::Refused { controller, why })?;
     let writes: Result<Vec<Vec<Write>>, Error> = needed
         .iter()
         .map(|controller| unified_writes(*controller, limits, &parent))
@@ -365,10 +371,19 @@ fn unified_group(hierarchy: &Hierarchy, needed: &[Controller], limits: &Limits) 
     Ok(Group {
         version,
         parent,
-        around,
+        around: hierarchy.own_and_above().collect(),
         controllers: needed.to_vec(),
         writes: writes?.concat(),
     })
+}
+
+/// Returns why this process may not limit its children with `controller`, if it may not.
+pub fn refusal(layout: &Layout, controller: Controller) -> Option<Why> {
+    match (layout.v1_with(controller), &layout.v2) {
+        (Some(hierarchy), _) => legacy_parent(hierarchy).err(),
+        (None, Some(hierarchy)) => unified_parent(hierarchy, &[controller]).err().map(|(_, why)| why),
+        (None, None) => Some(Why::NotMounted),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::attempt::{Attempt, NAMESPACES};
 use super::cgroup::Kind;
 use super::facts::Facts;
 use super::{Cgroups, Finding, IdmappedMounts, Matter, SubordinateIds, UserNamespaces, Verdict};
+use crate::cgroup::Controller;
 use crate::process::idmap::{IdMap, Range};
 use crate::sys::probe::{self, Known};
 use crate::sys::{Errno, SysError};
@@ -242,7 +243,7 @@ fn devices(facts: &Facts) -> Option<Finding> {
 
 fn limits(facts: &Facts) -> Finding {
     let cgroups: Cgroups = facts.cgroups.clone();
-    let all = cgroups.usable.len() == super::cgroup::CONTROLLERS.len();
+    let all = cgroups.usable.len() == Controller::ALL.len();
     found(Matter::Cgroups(cgroups), works(all, Verdict::Impossible))
 }
 
@@ -252,7 +253,7 @@ fn cgroup_calls(facts: &Facts) -> Finding {
     let kill = facts
         .cgroups
         .kill
-        .unwrap_or(new_enough || facts.cgroups.kind == Kind::V1);
+        .unwrap_or(new_enough || facts.cgroups.kind == Kind::Legacy);
     found(
         Matter::CgroupCalls { start, kill },
         works(start && kill, Verdict::Differs),

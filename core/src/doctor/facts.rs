@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::attempt::Tried;
-use super::cgroup::{self, Cgroups, Look};
+use super::cgroup::Cgroups;
 use crate::process::idmap::{self, Caller, IdMap};
 use crate::sys::probe::{self, Filesystem, Resource};
 use crate::sys::{Errno, SysError};
@@ -81,11 +81,7 @@ impl Facts {
             helpers: helpers(&map, &caller),
             filesystem: probe::filesystem(&folder).ok(),
             store: folder,
-            cgroups: cgroup::usable(
-                &text("/proc/self/mountinfo"),
-                &text("/proc/self/cgroup"),
-                &Machine,
-            ),
+            cgroups: Cgroups::look(),
             container: container(),
             first_namespace: crate::sys::namespace::is_first_user_namespace()?,
             selinux: text("/sys/fs/selinux/enforce").trim() == "1",
@@ -151,28 +147,6 @@ fn is_privileged(path: &Path) -> bool {
             .is_ok_and(|found| !found.is_empty())
     };
     set_user_id || fs_err::File::open(path).is_ok_and(capability)
-}
-
-/// The machine's cgroups.
-struct Machine;
-
-impl Look for Machine {
-    fn may_use(&self, folder: &Path) -> bool {
-        // A process is moved by writing there, and that is denied to whoever may not move it away from where it is.
-        probe::may_write(folder) && probe::may_write(&folder.join("cgroup.procs"))
-    }
-
-    fn text(&self, path: &Path) -> Option<String> {
-        match fs_err::read_to_string(path) {
-            Ok(text) => Some(text),
-            // A file that can only be written to is there as well.
-            Err(refused) if path.exists() => {
-                let kind = refused.kind();
-                (kind != std::io::ErrorKind::NotFound).then(String::new)
-            }
-            Err(_) => None,
-        }
-    }
 }
 
 /// Files that container runtimes leave for whoever asks, and what is told by them.

@@ -182,11 +182,6 @@ pub fn opens(path: &Path) -> Result<(), SysError> {
         .call_with(|| format!("open({:?}, O_RDWR)", path.display()))
 }
 
-/// Whether this process may write to the file or folder `path`.
-pub fn may_write(path: &Path) -> bool {
-    fs::accessat(fs::CWD, path, fs::Access::WRITE_OK, fs::AtFlags::EACCESS).is_ok()
-}
-
 /// Makes what this process says on standard error go to `file`.
 pub fn talk_into(file: impl AsRawFd) -> Result<(), SysError> {
     // SAFETY: the standard library does not own its standard error, so nobody else closes it.

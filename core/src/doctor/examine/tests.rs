@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use super::super::facts::Helper;
 use super::super::{Cgroups, runs};
 use super::*;
+use crate::cgroup::Controller;
 use crate::process::idmap::{Caller, Reason};
 use crate::sys::probe::Filesystem;
 
@@ -33,9 +34,9 @@ fn fine(root: bool) -> Facts {
             read_only: false,
         }),
         cgroups: Cgroups {
-            kind: Kind::V2,
-            usable: super::super::cgroup::CONTROLLERS.into(),
-            others: Vec::new(),
+            kind: Kind::Unified,
+            usable: Controller::ALL.into(),
+            refused: Vec::new(),
             kill: Some(true),
         },
         first_namespace: true,
@@ -237,7 +238,7 @@ fn what_the_store_lies_on_makes_a_difference() {
 #[test]
 fn limits_need_every_controller() {
     let mut facts = fine(true);
-    facts.cgroups.usable.retain(|name| *name != "cpuset");
+    facts.cgroups.usable.retain(|one| *one != Controller::CpuSet);
     assert_eq!(faults(&facts), [("limits", Verdict::Impossible)]);
     facts.cgroups = Cgroups::default();
     assert_eq!(faults(&facts), [("limits", Verdict::Impossible)]);
