@@ -36,7 +36,7 @@ mistakes! {
     an_option_that_there_is_not: ["build", "--verbose"];
     an_option_of_another_tool_to_build: ["build", "-t", "app", "."];
     a_habit_of_starting_over: ["build", "--no-cache"];
-    options_of_another_tool_to_run: ["run", "-it", "--rm", "busybox"];
+    options_of_another_tool_to_run: ["run", "-it", "-p", "80:80", "busybox"];
     a_command_of_another_tool: ["pull", "busybox"];
     an_option_before_the_command: ["--store", "/tmp", "images"];
     a_misspelt_option: ["build", "--souce-dir", "x"];

@@ -189,11 +189,6 @@ const HABITS: &[(&str, &str, &str)] = &[
     ),
     (
         "mk run",
-        "--interactive",
-        "leave it out: the command's standard input is that of mk",
-    ),
-    (
-        "mk run",
         "--memory-swap",
         "leave it out: what `--memory` limits is not swapped out",
     ),
@@ -223,19 +218,8 @@ const HABITS: &[(&str, &str, &str)] = &[
         "--security-opt",
         "`--seccomp FILE` or `--seccomp unconfined` choose the system calls, `--allow-new-privileges` what its name says",
     ),
-    (
-        "mk run",
-        "--tty",
-        "leave it out: the command has mk's own terminal",
-    ),
     ("mk run", "-P", PORTS),
-    (
-        "mk run",
-        "-i",
-        "leave it out: the command's standard input is that of mk",
-    ),
     ("mk run", "-p", PORTS),
-    ("mk run", "-t", "leave it out: the command has mk's own terminal"),
 ];
 
 /// Returns the advice for a word that another tool would take.

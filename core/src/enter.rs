@@ -25,6 +25,7 @@ use crate::rootfs::kept::{Fit, Kept};
 use crate::rootfs::scratch::Scratch;
 use crate::rootfs::{self, Rootfs};
 use crate::spec::limits::{Memory, OomScore};
+use crate::spec::streams::Streams;
 use crate::spec::user::{Identity, Unknown};
 use crate::spec::volume::Source;
 use crate::spec::{Extra, RunSpec, ScratchKind, Userns};
@@ -194,6 +195,8 @@ pub struct Plan {
     pub cgroups: Option<cgroup::Plan>,
     /// What is limited for each of its processes.
     pub rlimits: Rlimits,
+    /// What standard input, output and error are.
+    pub streams: Streams,
     oom_score: Option<OomScore>,
     /// What the command may do.
     pub grant: Grant,
@@ -220,6 +223,9 @@ impl fmt::Display for Plan {
         }
         if let Some(score) = self.oom_score {
             writeln!(f, "oom_score_adj {score}")?;
+        }
+        if self.streams != Streams::default() {
+            writeln!(f, "{}", self.streams)?;
         }
         write!(f, "{}{}", self.grant, self.table)
     }
@@ -282,6 +288,7 @@ pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
         table: table(rootfs, spec, &facts),
         cgroups: cgroup::Plan::new(&spec.limits)?,
         rlimits: Rlimits::decide(&spec.limits.ulimits, own_ids).map_err(process::Error::Sys)?,
+        streams: spec.streams,
         oom_score: spec.limits.oom_score,
         grant: Grant::decide(&spec.privileges, identity.uid)?,
         identity,

@@ -16,6 +16,8 @@ mod mount;
 pub mod privileges;
 /// Where writes go that are to no volume.
 pub mod scratch;
+/// What standard input, output and error are.
+pub mod streams;
 /// How much each of its processes may take.
 pub mod ulimit;
 /// Users and groups, as asked for and as the image's files name them.
@@ -26,6 +28,7 @@ pub mod volume;
 use limits::Limits;
 use privileges::Privileges;
 pub use scratch::ScratchKind;
+use streams::Streams;
 use user::UserName;
 pub use volume::{Extra, ImageMount, Tmpfs, Volume};
 
@@ -43,7 +46,10 @@ pub struct Asked {
     pub command: Vec<OsString>,
     /// `NAME=value`; of two with one name, the later counts.
     pub env: Vec<OsString>,
-    /// What the caller's terminal is (`TERM`), where standard input is one.
+    /// What standard input, output and error are. The default hands on the caller's own, terminals too; see
+    /// [`Streams::decide`].
+    pub streams: Streams,
+    /// What the caller's terminal is (`TERM`); the command is told where it gets a terminal.
     pub term: Option<OsString>,
     /// Host name.
     pub hostname: Option<String>,
@@ -181,6 +187,8 @@ pub struct RunSpec {
     pub command: Vec<OsString>,
     /// Environment by name, without `HOME` where only the image's passwd knows it.
     pub env: BTreeMap<OsString, OsString>,
+    /// What standard input, output and error are.
+    pub streams: Streams,
     /// Host name.
     pub hostname: String,
     /// What the image says of its three files in `/etc`.
@@ -223,7 +231,13 @@ impl RunSpec {
         let user = asked.user.as_deref().or(defaults.user.as_deref()).unwrap_or("0");
         Ok(Self {
             command: command(defaults, asked.command)?,
-            env: environment(defaults, &hostname, asked.term, asked.env)?,
+            env: environment(
+                defaults,
+                &hostname,
+                asked.term.filter(|_| asked.streams.terminal.is_some()),
+                asked.env,
+            )?,
+            streams: asked.streams,
             renamed: hostname != image_name,
             hostname,
             conf: conf.clone(),

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use mk_core::spec::streams::Wanted;
 use mk_core::spec::{Extra, ScratchKind, Tmpfs, Volume};
 
 use super::StoreArgs;
@@ -54,6 +55,8 @@ pub(crate) struct Run {
     pub(crate) files: FileArgs,
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
+    #[command(flatten)]
+    pub(crate) terminal: TerminalArgs,
     #[command(flatten)]
     pub(crate) namespaces: NamespaceArgs,
     #[command(flatten)]
@@ -119,6 +122,32 @@ pub(crate) struct ProcessArgs {
     /// Run as this user of the image: NAME, UID, NAME:GROUP or UID:GID
     #[arg(short, long, value_name = "USER")]
     pub(crate) user: Option<String>,
+}
+
+/// What the command's standard input, output and error are.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[command(next_help_heading = "Terminal")]
+pub(crate) struct TerminalArgs {
+    /// Give the command a terminal, even where mk has none
+    #[arg(short, long, overrides_with = "no_tty")]
+    pub(crate) tty: bool,
+    /// Give the command no terminal, only pipes
+    #[arg(short = 'T', long, overrides_with = "tty")]
+    pub(crate) no_tty: bool,
+    /// Keep standard input open; so it is anyway while mk waits for the command
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+}
+
+impl TerminalArgs {
+    /// Returns what is wanted of the streams of a command that runs `detached`, or not.
+    pub(crate) fn wanted(self, detached: bool) -> Wanted {
+        Wanted {
+            terminal: (self.tty || self.no_tty).then_some(self.tty),
+            open_input: self.interactive,
+            detached,
+        }
+    }
 }
 
 /// What the command shares with the host, and what it has of its own.
@@ -207,6 +236,23 @@ mod tests {
             assert_eq!(run.image, "busybox", "{words:?}");
             assert_eq!(run.files.volumes.len(), volumes, "{words:?}");
             assert_eq!(run.command, command, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_that_contradict_each_other_the_later_counts() {
+        for (words, terminal, open_input) in [
+            (&["box"][..], None, false),
+            (&["-it", "box"], Some(true), true),
+            (&["-t", "-T", "box"], Some(false), false),
+            (&["-T", "box", "--tty", "-i", "sh"], Some(true), true),
+        ] {
+            let wanted = run(words).terminal.wanted(false);
+            assert_eq!(
+                (wanted.terminal, wanted.open_input),
+                (terminal, open_input),
+                "{words:?}"
+            );
         }
     }
 

@@ -1,7 +1,6 @@
 //! `mk run`: a command in an image.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use mk_core::process;
 use mk_core::process::exit::Step;
 use mk_core::recipe::Network;
 use mk_core::rootfs::Rootfs;
+use mk_core::spec::streams::Streams;
 use mk_core::spec::ulimit::Lowered;
 use mk_core::spec::{Asked, Extra, RunSpec, Userns};
 use mk_core::store::{self, Image, ImageId, Store};
@@ -252,24 +252,24 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
     let args::Run {
         command,
         files,
-        process,
+        process: of_process,
+        terminal,
+        life,
         namespaces,
         limits,
         privileges,
         ..
     } = args;
     let volumes = files.volumes.into_iter().map(Extra::Volume).chain(files.mount);
-    let term = context
-        .environment
-        .text("TERM")
-        .filter(|_| std::io::stdin().is_terminal());
+    let wanted = terminal.wanted(life.detach);
     Ok(Asked {
         command,
-        env: environment(process.env, &process.env_files)?,
-        term: term.map(OsString::from),
+        env: environment(of_process.env, &of_process.env_files)?,
+        streams: Streams::decide(wanted, process::streams::look()),
+        term: context.environment.text("TERM").map(OsString::from),
         hostname: namespaces.hostname,
-        workdir: process.workdir.map(OsString::from),
-        user: process.user,
+        workdir: of_process.workdir.map(OsString::from),
+        user: of_process.user,
         network: namespaces.network.map(|network| match network {
             NetworkArg::None => Network::None,
             NetworkArg::Host => Network::Host,

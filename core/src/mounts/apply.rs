@@ -14,6 +14,7 @@ use crate::rootfs::SCRATCH;
 use crate::rootfs::scratch::Names;
 use crate::sys::mount::{self, Attr, NewFs};
 use crate::sys::place::{self, Links};
+use crate::sys::terminal::Pair;
 use crate::sys::{Errno, SysError};
 
 /// A table ready to be carried out.
@@ -46,6 +47,7 @@ enum Make {
         terminals: Vec<(&'static CStr, CString)>,
         nodes: Vec<Node>,
         links: Vec<Node>,
+        console: bool,
     },
     /// A copy of a mount of the host.
     Bind {
@@ -204,7 +206,10 @@ fn make_of(what: &What) -> Make {
             folder: true,
             recursive: true,
         },
-        What::Devices { terminal_group } => devices(*terminal_group),
+        What::Devices {
+            terminal_group,
+            console,
+        } => devices(*terminal_group, *console),
         What::Tmpfs { size, mode } => Make::New(c"tmpfs", tmpfs_options(*size, *mode)),
         What::Bind {
             source,
@@ -227,7 +232,7 @@ fn tmpfs_options(size: Option<u64>, mode: u16) -> Vec<(&'static CStr, CString)> 
     options
 }
 
-fn devices(terminal_group: Option<u32>) -> Make {
+fn devices(terminal_group: Option<u32>, console: bool) -> Make {
     let mut terminals = vec![(c"ptmxmode", c"0666".to_owned()), (c"mode", c"0620".to_owned())];
     terminals.extend(terminal_group.map(|gid| (c"gid", c_string(gid.to_string().as_bytes()))));
     let node = |name: &str, source: String| Node {
@@ -245,6 +250,7 @@ fn devices(terminal_group: Option<u32>) -> Make {
             .iter()
             .map(|(name, target)| node(name, (*target).to_owned()))
             .collect(),
+        console,
     }
 }
 
@@ -336,10 +342,17 @@ impl Ready {
         })
     }
 
-    /// Puts the mount with this index in place below `root`.
-    pub fn make(&self, index: usize, root: BorrowedFd<'_>, note: &mut Note) -> Result<(), SysError> {
+    /// Puts the mount with this index in place below `root`. The one at `/dev` makes the run's own terminal, where it
+    /// has one, and leaves it in `terminal`.
+    pub fn make(
+        &self,
+        index: usize,
+        root: BorrowedFd<'_>,
+        terminal: &mut Option<Pair>,
+        note: &mut Note,
+    ) -> Result<(), SysError> {
         match self.mounts.get(index) {
-            Some(mount) => mount.make(self.names, root, note),
+            Some(mount) => mount.make(self.names, root, terminal, note),
             None => Ok(()),
         }
     }
@@ -358,7 +371,13 @@ impl Ready {
 }
 
 impl ReadyMount {
-    fn make(&self, names: Names, root: BorrowedFd<'_>, note: &mut Note) -> Result<(), SysError> {
+    fn make(
+        &self,
+        names: Names,
+        root: BorrowedFd<'_>,
+        terminal: &mut Option<Pair>,
+        note: &mut Note,
+    ) -> Result<(), SysError> {
         match &self.make {
             Make::New(kind, options) => {
                 let tree = new_fs(kind, options, self.attr, note)?;
@@ -369,10 +388,15 @@ impl ReadyMount {
                 terminals,
                 nodes,
                 links,
+                console,
             } => {
                 let tree = new_fs(c"tmpfs", options, self.attr, note)?;
                 self.put(root, tree.as_fd(), true)?;
-                fill_devices(tree.as_fd(), terminals, nodes, links, note)
+                let pts = fill_devices(tree.as_fd(), terminals, nodes, links, note)?;
+                if *console {
+                    *terminal = Some(make_console(tree.as_fd(), pts.as_fd())?);
+                }
+                Ok(())
             }
             Make::Bind {
                 source,
@@ -446,14 +470,14 @@ fn new_fs(
         .inspect_err(|_| note.ask(&new))
 }
 
-/// Fills `/dev`, a filesystem that nobody else has seen yet: its names can be used as they are.
+/// Fills `/dev`, a filesystem that nobody else has seen yet: its names can be used as they are. Returns its `devpts`.
 fn fill_devices(
     dev: BorrowedFd<'_>,
     terminals: &[(&'static CStr, CString)],
     nodes: &[Node],
     links: &[Node],
     note: &mut Note,
-) -> Result<(), SysError> {
+) -> Result<OwnedFd, SysError> {
     for node in nodes {
         // Also as root: a node of the host under another mount is the same for everybody, one of our own is not.
         note.set(node.source.to_bytes());
@@ -484,7 +508,18 @@ fn fill_devices(
     new.set(c"mode", c"1777")?;
     mount::attach_at(new.mount(data)?.as_fd(), dev, c"shm")?;
     let queues = NewFs::open(c"mqueue")?.mount(data)?;
-    mount::attach_at(queues.as_fd(), dev, c"mqueue")
+    mount::attach_at(queues.as_fd(), dev, c"mqueue")?;
+    Ok(pts)
+}
+
+/// Makes a terminal in the filesystem `pts`, which is mounted in `dev` and as fresh as that, and binds it there as the
+/// console.
+fn make_console(dev: BorrowedFd<'_>, pts: BorrowedFd<'_>) -> Result<Pair, SysError> {
+    let pair = Pair::make(pts)?;
+    place::make_file(dev, c"console", 0o600)?;
+    let slave = mount::copy_handle(pair.slave.as_fd())?;
+    mount::attach_at(slave.as_fd(), dev, c"console")?;
+    Ok(pair)
 }
 
 #[cfg(test)]

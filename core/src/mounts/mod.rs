@@ -55,6 +55,8 @@ pub enum What {
     Devices {
         /// The group that owns terminals, where the user namespace has it.
         terminal_group: Option<u32>,
+        /// Whether one of the terminals is the run's own, which is `/dev/console` too.
+        console: bool,
     },
     /// An empty folder in memory.
     Tmpfs {
@@ -154,13 +156,16 @@ impl fmt::Display for Mount {
             write!(f, " ({})", notes.join(", "))?;
         }
         match what {
-            What::Devices { terminal_group } => write_devices(f, *terminal_group),
+            What::Devices {
+                terminal_group,
+                console,
+            } => write_devices(f, *terminal_group, *console),
             _ => Ok(()),
         }
     }
 }
 
-fn write_devices(f: &mut fmt::Formatter<'_>, terminal_group: Option<u32>) -> fmt::Result {
+fn write_devices(f: &mut fmt::Formatter<'_>, terminal_group: Option<u32>, console: bool) -> fmt::Result {
     for node in NODES {
         write!(f, "\nbind /dev/{node} -> /dev/{node}")?;
     }
@@ -172,6 +177,9 @@ fn write_devices(f: &mut fmt::Formatter<'_>, terminal_group: Option<u32>) -> fmt
         f,
         "\ndevpts -> /dev/pts (nosuid, noexec, mode=0620, ptmxmode=0666{group})"
     )?;
+    if console {
+        write!(f, "\nbind /dev/pts/0 -> /dev/console")?;
+    }
     write!(f, "\ntmpfs -> /dev/shm (nosuid, nodev, noexec, mode=1777)")?;
     write!(f, "\nmqueue -> /dev/mqueue (nosuid, nodev, noexec)")
 }

@@ -122,6 +122,7 @@ fn kernel(spec: &RunSpec, facts: &Facts) -> Vec<Mount> {
     };
     let devices = What::Devices {
         terminal_group: facts.has_terminal_group.then_some(TERMINAL_GROUP),
+        console: spec.streams.terminal.is_some(),
     };
     vec![
         fixed("proc", What::Proc, NO_PROGRAMS),

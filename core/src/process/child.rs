@@ -10,19 +10,27 @@ use super::exit::{At, Fault, Step};
 use super::init;
 use super::prepare::Prepared;
 use super::report::Reporter;
+use super::streams::{self, Theirs};
 use crate::mounts::apply::Note;
 use crate::rootfs::scratch;
 use crate::sys::namespace::{self, Namespaces, Side};
 use crate::sys::process;
+use crate::sys::terminal::Pair;
 use crate::sys::{SysError, mount, place};
 
 /// Becomes the container; tells the parent of the step that failed, where one does.
 ///
 /// `tether` hangs up when mk ends; `report` is closed by a successful exec; where there is a `gate`, mk writes to it as
 /// soon as this process has its ids, and is in its cgroups.
-pub(super) fn run(ready: &Prepared, tether: OwnedFd, report: Reporter, gate: Option<OwnedFd>) -> ! {
+pub(super) fn run(
+    ready: &Prepared,
+    tether: OwnedFd,
+    report: Reporter,
+    gate: Option<OwnedFd>,
+    files: Theirs,
+) -> ! {
     let mut note = Note::new();
-    let fault = match become_container(ready, &tether, gate.as_ref(), &report, &mut note) {
+    let fault = match become_container(ready, &tether, gate.as_ref(), &report, &files, &mut note) {
         Ok(never) => match never {},
         Err(fault) => fault,
     };
@@ -35,6 +43,7 @@ fn become_container(
     mk: &OwnedFd,
     gate: Option<&OwnedFd>,
     report: &Reporter,
+    files: &Theirs,
     note: &mut Note,
 ) -> Result<Infallible, Fault> {
     // Before anything else: if the parent is already gone, nobody will end us.
@@ -56,18 +65,25 @@ fn become_container(
     if ready.as_pid1 {
         split(ready, Namespaces::PID)?;
     }
-    enter_root(ready, note)?;
+    let terminal = enter_root(ready, note)?;
     *note = Note::new();
     namespace::set_host_name(&ready.host_name).at(Step::HostName)?;
     if ready.loopback {
         namespace::loopback_up().at(Step::Loopback)?;
     }
     ready.program.go_to_workdir()?;
+    if let Some(pair) = &terminal {
+        report.terminal(pair.master.as_fd()).at(Step::Streams)?;
+    }
     if !ready.as_pid1 {
         split(ready, Namespaces::NOTHING)?;
-        // Not the reaper's, so that a signal to the command's group does not reach the reaper.
+    }
+    // Not the reaper's, so that a signal to the command's group does not reach the reaper; and who has a terminal needs
+    // one that has none yet.
+    if !ready.as_pid1 || terminal.is_some() {
         process::own_session().at(Step::Tether)?;
     }
+    take_streams(ready, files, terminal.as_ref()).at(Step::Streams)?;
     if ready.tells_command {
         report.command().at(Step::Split)?;
     }
@@ -116,7 +132,16 @@ fn split(ready: &Prepared, namespaces: Namespaces) -> Result<(), Fault> {
     }
 }
 
-fn enter_root(ready: &Prepared, note: &mut Note) -> Result<(), Fault> {
+/// Puts standard input, output and error in place, while files can still be given away.
+fn take_streams(ready: &Prepared, files: &Theirs, terminal: Option<&Pair>) -> Result<(), SysError> {
+    files.take()?;
+    let Some(pair) = terminal else { return Ok(()) };
+    streams::dress(pair, &ready.program.streams, ready.program.uid)?;
+    streams::take_terminal(pair, &ready.program.streams)
+}
+
+/// Returns the run's own terminal, where it has one.
+fn enter_root(ready: &Prepared, note: &mut Note) -> Result<Option<Pair>, Fault> {
     place::set_umask(0);
     mount::keep_to_ourselves().at(Step::Propagation)?;
     // Short names: an option of a filesystem is at most 255 bytes long, and two layers are named in one.
@@ -125,13 +150,15 @@ fn enter_root(ready: &Prepared, note: &mut Note) -> Result<(), Fault> {
     }
     scratch::make(&ready.scratch).at(Step::Scratch)?;
     let root = ready.mounts.make_root(note).at(Step::Root)?;
+    let mut terminal = None;
     for index in 0..ready.mounts.len() {
         ready
             .mounts
-            .make(index, root.as_fd(), note)
+            .make(index, root.as_fd(), &mut terminal, note)
             .at_index(Step::Mount, index)?;
     }
     // After the last place was made in it.
     ready.mounts.finish(root.as_fd()).at(Step::ReadOnly)?;
-    mount::enter_root(root.as_fd()).at(Step::Enter)
+    mount::enter_root(root.as_fd()).at(Step::Enter)?;
+    Ok(terminal)
 }

@@ -58,6 +58,8 @@ pub enum Step {
     Workdir,
     /// Starting the process that will run the command.
     Split,
+    /// Putting standard input, output and error in place.
+    Streams,
     /// Limiting what each process may take.
     Rlimits,
     /// Giving up privileges.
@@ -92,6 +94,7 @@ impl Step {
         Self::Loopback,
         Self::Workdir,
         Self::Split,
+        Self::Streams,
         Self::Rlimits,
         Self::Privileges,
         Self::User,
@@ -228,6 +231,7 @@ impl fmt::Display for Doing<'_> {
             Step::Loopback => f.write_str("cannot bring loopback up"),
             Step::Workdir => write!(f, "cannot enter the working directory `{object}`"),
             Step::Split => f.write_str("cannot start the first process"),
+            Step::Streams => f.write_str("cannot put standard input, output and error in place"),
             Step::Rlimits => f.write_str("cannot set the limits of processes"),
             Step::Privileges => f.write_str("cannot give up privileges"),
             Step::User => write!(f, "cannot become user {object}"),

@@ -16,10 +16,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::exit::{At, Fault, Step};
 use super::program::Program;
 use super::report::Reporter;
+use super::streams::{self, Theirs};
 use crate::cgroup::Folders;
 use crate::mounts::apply::Note;
 use crate::sys::namespace::{self, Namespaces, Side};
-use crate::sys::{SysError, process};
+use crate::sys::terminal::Pair;
+use crate::sys::{SysError, place, process};
 
 /// A command ready to be executed in a container that runs.
 #[derive(Debug)]
@@ -60,8 +62,8 @@ impl Joining {
 ///
 /// `mk` hangs up when mk ends; `report` is closed by a successful exec; where there is a `gate`, mk writes to it as soon as
 /// this process is in the container's cgroups.
-pub(super) fn run(ready: &Joining, mk: OwnedFd, report: Reporter, gate: Option<OwnedFd>) -> ! {
-    let fault = match go_in(ready, &mk, &report, gate) {
+pub(super) fn run(ready: &Joining, mk: OwnedFd, report: Reporter, gate: Option<OwnedFd>, files: Theirs) -> ! {
+    let fault = match go_in(ready, &mk, &report, gate, files) {
         Ok(never) => match never {},
         Err(fault) => fault,
     };
@@ -74,6 +76,7 @@ fn go_in(
     mk: &OwnedFd,
     report: &Reporter,
     gate: Option<OwnedFd>,
+    files: Theirs,
 ) -> Result<Infallible, Fault> {
     tether(mk).at(Step::Tether)?;
     // Nobody in there is to learn how mk was called, nor to read what it knows.
@@ -87,9 +90,11 @@ fn go_in(
         // mk has ended, or could not put us there and says so itself.
         process::exit_now(super::exit::MK_FAILED.into());
     }
+    files.take().at(Step::Streams)?;
     process::close_all_but_these([mk.as_fd(), report.as_fd(), ready.target.as_fd()]).at(Step::Standard)?;
     namespace::join(ready.target.as_fd(), ready.namespaces).at(Step::Join)?;
     become_root(ready).at(Step::Join)?;
+    let terminal = make_terminal(ready, report).at(Step::Streams)?;
     ready.program.go_to_workdir()?;
     // Before the container's processes can see us: whoever of them may look into others then finds no more than they
     // have themselves.
@@ -106,7 +111,23 @@ fn go_in(
     // The change of user and the clone have undone what the first one did.
     tether(mk).at(Step::Tether)?;
     process::own_session().at(Step::Tether)?;
+    if let Some(pair) = &terminal {
+        streams::take_terminal(pair, &ready.program.streams).at(Step::Streams)?;
+    }
     ready.program.execute()
+}
+
+/// Makes a terminal in the container's own filesystem of terminals, where one is wanted.
+fn make_terminal(ready: &Joining, report: &Reporter) -> Result<Option<Pair>, SysError> {
+    let wanted = &ready.program.streams;
+    if wanted.terminal.is_none() {
+        return Ok(None);
+    }
+    // Whatever the container has put there since, it is looked at before it is used.
+    let pair = Pair::make(place::open_kernels(c"/dev/pts")?.as_fd())?;
+    report.terminal(pair.master.as_fd())?;
+    streams::dress(&pair, wanted, ready.program.uid)?;
+    Ok(Some(pair))
 }
 
 /// Ends with mk.

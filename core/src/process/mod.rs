@@ -1,16 +1,19 @@
 //! Mounts → a running program → an exit status. This file is the parent's side, from clone to the end.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::cgroup;
+use crate::spec::streams::Keys;
 use crate::sys::namespace::{self, Namespaces, Side};
 use crate::sys::process::{self, Ending};
 use crate::sys::signal::{self, Incoming, Signal, SignalSet};
+use crate::sys::stdio::{self, Until};
 use crate::sys::{SysError, place, probe};
 
 mod child;
+mod console;
 /// Exit codes, and the step that failed.
 pub mod exit;
 /// Who is root inside.
@@ -18,21 +21,28 @@ pub mod idmap;
 mod init;
 /// Going into a container that runs.
 pub mod join;
+mod keeper;
 /// Ids that nothing else has.
 pub mod pool;
 /// What must be ready before the clone.
 pub mod prepare;
 /// What the command becomes.
 pub mod program;
+mod relay;
 mod report;
 /// What each process may take.
 pub mod rlimit;
+/// What standard input, output and error are made of.
+pub mod streams;
 
 pub use exit::{Step, StepError};
 pub use join::Joining;
 pub use prepare::{Foreign, Prepared};
 pub use program::Program;
 
+use console::{Console, LOOK_AGAIN};
+use keeper::{AtEnd, Keeper};
+use relay::{Relay, Waiting};
 use report::{Listener, Told};
 
 /// A run that could not be started.
@@ -108,6 +118,15 @@ pub struct Child {
     blocked_before: SignalSet,
     phase: Phase,
     kill_at: Option<Instant>,
+    carried: Carried,
+}
+
+/// What mk carries between the caller and the command; nothing, where that has the caller's own files.
+#[derive(Debug)]
+struct Carried {
+    relay: Option<Relay>,
+    console: Option<Console>,
+    keeper: Option<Keeper>,
 }
 
 /// What a child was prepared for.
@@ -144,15 +163,16 @@ impl Child {
     fn start(work: Work) -> Result<Self, Error> {
         // A caller may have children reaped unseen; then nobody could tell how ours ended.
         signal::reset(work.program().ignored_child())?;
-        let blocked_before = signal::set_blocked(init::AWAITED)?;
+        let blocked_before = signal::set_blocked(work.heard().with(init::AWAITED))?;
         match start(&work) {
-            Ok((ends, incoming)) => Ok(Self {
+            Ok((ends, incoming, carried)) => Ok(Self {
                 work,
                 ends,
                 incoming,
                 blocked_before,
                 phase: Phase::Starting,
                 kill_at: None,
+                carried,
             }),
             Err(failed) => {
                 signal::set_blocked(blocked_before)?;
@@ -168,8 +188,9 @@ impl Child {
     }
 }
 
-fn start(work: &Work) -> Result<(Ends, Incoming), Error> {
-    let incoming = Incoming::open(work.program().forwarded())?;
+fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
+    let incoming = Incoming::open(work.heard())?;
+    let (carried, files) = Carried::prepare(work)?;
     let (tethered, tether) = process::pipe()?;
     let (report, reported) = report::channel(work.tells_command())?;
     // Where the child cannot be born in its cgroups, or with its ids, it waits until it has been given them.
@@ -188,17 +209,81 @@ fn start(work: &Work) -> Result<(Ends, Incoming), Error> {
                 ends.end();
                 return Err(failed);
             }
-            Ok((ends, incoming))
+            Ok((ends, incoming, carried))
         }
         Side::Child => {
             drop(tether);
             // Without the writing end, which only mk holds now.
             let gate = gate.map(|(gate, _)| gate);
             match work {
-                Work::Run(ready) => child::run(ready, tethered, reported, gate),
-                Work::Join(ready) => join::run(ready, tethered, reported, gate),
+                Work::Run(ready) => child::run(ready, tethered, reported, gate, files),
+                Work::Join(ready) => join::run(ready, tethered, reported, gate, files),
             }
         }
+    }
+}
+
+impl Carried {
+    /// Makes what mk and the child need of it, before the clone.
+    fn prepare(work: &Work) -> Result<(Self, streams::Theirs), SysError> {
+        let wanted = &work.program().streams;
+        let console = Console::open(wanted)?;
+        let keeper = Keeper::start(AtEnd {
+            terminal: console.as_ref().map(Console::restore).transpose()?.flatten(),
+            cgroups: work.doomed(),
+        })?;
+        let (theirs, ours) = streams::make(wanted)?;
+        let relay = match wanted.are_direct() {
+            true => None,
+            false => Some(Relay::new(wanted, ours)?),
+        };
+        let carried = Self {
+            relay,
+            console,
+            keeper,
+        };
+        Ok((carried, theirs))
+    }
+
+    /// Gives the caller's terminal back, then lets the keeper go.
+    fn end(&mut self) {
+        self.relay = None;
+        self.console = None;
+        self.keeper = None;
+    }
+
+    fn waits_for<'a>(&'a self, list: &mut Vec<(BorrowedFd<'a>, Until)>) -> Waiting {
+        match &self.relay {
+            Some(relay) => relay.waits_for(self.console.as_ref(), list),
+            None => Waiting::default(),
+        }
+    }
+
+    fn carry(&mut self, waiting: Waiting, ready: &[bool], output: &mut dyn Output) {
+        if let Some(console) = &mut self.console {
+            console.look();
+        }
+        if let Some(relay) = &mut self.relay {
+            relay.carry(self.console.as_ref(), waiting, ready, output);
+        }
+    }
+
+    fn close(&mut self, output: &mut dyn Output) {
+        if let Some(relay) = &mut self.relay {
+            relay.close(output);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.relay.as_ref().is_none_or(Relay::is_done)
+    }
+
+    /// Returns how long it can wait at most.
+    fn patience(&self) -> Option<Duration> {
+        let keys = self.console.as_ref().filter(|console| !console.is_ours());
+        let again = self.relay.as_ref().and_then(Relay::wakes_at);
+        let again = again.map(|at| at.saturating_duration_since(Instant::now()));
+        keys.map(|_| LOOK_AGAIN).into_iter().chain(again).min()
     }
 }
 
@@ -209,6 +294,9 @@ impl Ends {
         let _ = process::wait(self.handle.as_fd());
     }
 }
+
+/// What a shell's job control sends, which must find the terminal as it was.
+const JOB_CONTROL: SignalSet = SignalSet::of(&[Signal::TERMINAL_STOP, Signal::CONTINUE]);
 
 /// How long the set-up may still take after the container was asked to end: it usually is over in milliseconds, and
 /// takes longer only where the kernel waits for something, such as a server that holds a volume.
@@ -233,7 +321,7 @@ impl Child {
     /// where a step of the set-up did. Signals that come meanwhile are passed on.
     pub fn started(&mut self) -> Result<i32, Error> {
         while let Phase::Starting = self.phase {
-            self.turn()?;
+            self.turn(&mut ())?;
         }
         match std::mem::replace(&mut self.phase, Phase::Running) {
             Phase::Failed(error) => Err(error),
@@ -246,44 +334,82 @@ impl Child {
 
     /// Waits for the end of the command, and passes on to it the signals that mk gets meanwhile; `output` gets what
     /// the command prints, where that does not go to files of the caller's.
-    pub fn wait(mut self, _output: &mut dyn Output) -> Result<Ending, Error> {
+    pub fn wait(mut self, output: &mut dyn Output) -> Result<Ending, Error> {
         self.started()?;
         loop {
-            if let Phase::Ended(ending) = self.phase {
-                return Ok(ending);
+            match self.phase {
+                Phase::Ended(ending) if self.carried.is_done() => return Ok(ending),
+                _ => self.turn(output)?,
             }
-            self.turn()?;
         }
     }
 
     /// Waits until something happens, and reacts to it.
-    fn turn(&mut self) -> Result<(), Error> {
+    fn turn(&mut self, output: &mut dyn Output) -> Result<(), Error> {
+        let (starting, over) = (
+            matches!(self.phase, Phase::Starting),
+            matches!(self.phase, Phase::Ended(_)),
+        );
         let left = self
             .kill_at
             .map(|at| at.saturating_duration_since(Instant::now()));
-        let ended = self.ends.handle.as_fd();
-        let [ended, came, told] = match self.phase {
-            Phase::Starting => process::poll([ended, self.incoming.as_fd(), self.ends.report.as_fd()], left)?,
-            _ => {
-                let [ended, came] = process::poll([ended, self.incoming.as_fd()], left)?;
-                [ended, came, false]
-            }
-        };
+        let mut files = vec![(self.incoming.as_fd(), Until::Readable)];
+        if !over {
+            files.push((self.ends.handle.as_fd(), Until::Readable));
+        }
+        let mut waiting = Waiting::default();
+        let mut limit = left;
+        if starting {
+            files.push((self.ends.report.as_fd(), Until::Readable));
+        } else {
+            waiting = self.carried.waits_for(&mut files);
+            limit = left.into_iter().chain(self.carried.patience()).min();
+        }
+        let ready = stdio::wait_for_any(&files, limit)?;
+        let (came, ended) = (ready[0], !over && ready[1]);
+        let told = starting && ready[2];
         if told {
             self.listen()?;
         }
+        if !starting {
+            let own = if over { 1 } else { 2 };
+            self.carried.carry(waiting, &ready[own..], output);
+        }
         if came && let Some(signal) = self.incoming.next() {
-            self.pass_on(signal);
+            self.react(signal);
         }
         // What it told is heard first: it is why it ended.
         if ended && !told {
             self.phase = Phase::Ended(process::wait(self.ends.handle.as_fd())?);
+            self.carried.close(output);
         } else if left == Some(Duration::ZERO) {
             // A process 1 has no default reactions: without a handler of its own it does not notice (kill(2)).
             let _ = signal::send(self.ends.handle.as_fd(), Signal::KILL);
             self.kill_at = None;
         }
         Ok(())
+    }
+
+    /// Does what `signal` asks for, which mk got.
+    fn react(&mut self, signal: Signal) {
+        match (signal, &self.phase) {
+            (Signal::WINDOW, _) if self.carried.relay.as_ref().is_some_and(Relay::resize) => {}
+            (Signal::TERMINAL_STOP, _) => {
+                if let Some(console) = &mut self.carried.console {
+                    console.give_back();
+                }
+                signal::stop_self();
+            }
+            (Signal::CONTINUE, Phase::Running) => {
+                if let Some(console) = &mut self.carried.console {
+                    console.look_anew();
+                }
+            }
+            (Signal::CONTINUE, _) => {}
+            // Nobody waits any longer for what the command has printed.
+            (signal, Phase::Ended(_)) if signal.asks_to_end() => self.carried.relay = None,
+            _ => self.pass_on(signal),
+        }
     }
 
     fn pass_on(&mut self, signal: Signal) {
@@ -323,9 +449,17 @@ impl Child {
                 process::wait(gone_in.as_fd())?;
                 return Ok(());
             }
-            Told::Terminal(_) => return Ok(()),
+            Told::Terminal(master) => {
+                if let Some(relay) = &mut self.carried.relay {
+                    relay.attach(master)?;
+                }
+                return Ok(());
+            }
             Told::Nothing => {
                 self.phase = Phase::Running;
+                if let Some(console) = &mut self.carried.console {
+                    console.look();
+                }
                 // Whoever was asked to end can hear it now, and a process 1 has its own time to do so.
                 self.kill_at = self.kill_at.and_then(|_| self.stop_at());
                 return Ok(());
@@ -352,6 +486,7 @@ impl Drop for Child {
         if !matches!(self.phase, Phase::Ended(_)) {
             self.ends.end();
         }
+        self.carried.end();
         let _ = signal::set_blocked(self.blocked_before);
     }
 }
@@ -398,6 +533,27 @@ impl Work {
             place::go_to(here.as_fd())?;
         }
         side
+    }
+
+    /// The signals that mk listens to.
+    fn heard(&self) -> SignalSet {
+        let raw = self
+            .program()
+            .streams
+            .terminal
+            .is_some_and(|terminal| terminal.keys == Keys::Each);
+        match raw {
+            true => self.program().forwarded().with(JOB_CONTROL),
+            false => self.program().forwarded(),
+        }
+    }
+
+    /// The cgroups that must not stay behind.
+    fn doomed(&self) -> Option<cgroup::Doomed> {
+        match self {
+            Self::Run(ready) => ready.cgroups.as_ref().map(|groups| groups.doomed()),
+            Self::Join(_) => None,
+        }
     }
 
     /// Whether the child has to wait for what [`Self::admit`] does.

@@ -12,6 +12,7 @@ use super::exit::{At, Fault, Step};
 use super::rlimit::Rlimits;
 use crate::path::shown;
 use crate::spec::privileges::Granted;
+use crate::spec::streams::Streams;
 use crate::spec::user::Identity;
 use crate::spec::{RunSpec, Userns};
 use crate::sys::process::{self, CStrings, CapabilitySet};
@@ -30,6 +31,8 @@ pub struct Program {
     pub(super) candidates: Vec<CString>,
     pub(super) arguments: CStrings,
     pub(super) environment: CStrings,
+    /// What its standard input, output and error are.
+    pub(super) streams: Streams,
     /// Signals that mk does not pass on, because whoever started it has them ignored.
     pub(super) ignored: SignalSet,
     pub(super) rlimits: Rlimits,
@@ -73,6 +76,7 @@ impl Program {
             candidates: candidates(command, &path)?,
             arguments: CStrings::new(arguments.collect::<Result<_, _>>()?),
             environment: CStrings::new(entries.collect::<Result<_, _>>()?),
+            streams: spec.streams,
             ignored: signal::ignored(),
             rlimits: Rlimits::decide(&spec.limits.ulimits, spec.userns == Userns::Auto)?,
             oom_score: match &spec.limits.oom_score {

@@ -39,6 +39,10 @@ pub mod process;
 pub mod sealed;
 /// Signals: sets of them, waiting for them, passing them on.
 pub mod signal;
+/// The standard streams of this process.
+pub mod stdio;
+/// Terminals: modes, size, new ones.
+pub mod terminal;
 
 /// A system call that failed, with its arguments as they were: `mkdirat("/srv/store", "objects", 0700): …`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -173,6 +173,12 @@ pub fn open_any(path: &std::path::Path) -> Result<OwnedFd, SysError> {
         .call_with(|| format!("open({:?}, O_PATH)", path.display()))
 }
 
+/// Opens the folder `path`, seen from the root, as a place, where no link leads to it. Keeps to the stack.
+pub fn open_kernels(path: &CStr) -> Result<OwnedFd, SysError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(fs::CWD, path, flags, ResolveFlags::NO_SYMLINKS).call("openat2")
+}
+
 /// Changes the working directory.
 pub fn go(path: &CStr) -> Result<(), SysError> {
     rustix::process::chdir(path).call("chdir")

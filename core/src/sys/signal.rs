@@ -28,6 +28,12 @@ impl Signal {
     pub const USER_1: Self = Self(libc::SIGUSR1);
     /// For the program's own use.
     pub const USER_2: Self = Self(libc::SIGUSR2);
+    /// `^Z`.
+    pub const TERMINAL_STOP: Self = Self(libc::SIGTSTP);
+    /// The stop that cannot be refused.
+    pub const STOP: Self = Self(libc::SIGSTOP);
+    /// Go on after a stop.
+    pub const CONTINUE: Self = Self(libc::SIGCONT);
     /// The terminal has another size.
     pub const WINDOW: Self = Self(libc::SIGWINCH);
 
@@ -73,6 +79,9 @@ pub struct SignalSet(u64);
 impl SignalSet {
     /// None.
     pub const NONE: Self = Self(0);
+
+    /// All that can be blocked.
+    pub const ALL: Self = Self(u64::MAX);
 
     /// Returns the set of `signals`.
     pub const fn of(signals: &[Signal]) -> Self {
@@ -208,6 +217,12 @@ impl AsFd for Incoming {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// Stops this process, until somebody has it go on.
+pub fn stop_self() {
+    // SAFETY: always allowed.
+    unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
 }
 
 /// Sends `signal` to the process behind `handle` (pidfd_send_signal(2)).
