@@ -32,9 +32,14 @@ impl Chance {
 
     /// Returns a time from zero up to `most`.
     pub(crate) fn moment(&mut self, most: Duration) -> Duration {
+        most.mul_f64((self.number() >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+
+    /// Returns a number.
+    pub(crate) fn number(&mut self) -> u64 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
-        most.mul_f64((self.state >> 11) as f64 / (1_u64 << 53) as f64)
+        self.state
     }
 }

@@ -19,6 +19,9 @@ pub(crate) mod needs;
 #[expect(dead_code, reason = "the tests of mk-core use what these do not")]
 pub(crate) mod server;
 
+/// A program killed at any one of its system calls.
+pub(crate) mod tracer;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -81,6 +84,11 @@ impl Sandbox {
             fs_err::create_dir(folder.path().join(name)).unwrap();
         }
         Self { folder }
+    }
+
+    /// Returns the folder that holds all of it.
+    pub(crate) fn root(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Returns the folder that `mk` is called in.

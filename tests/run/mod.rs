@@ -9,6 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::harness::{Output, Sandbox, needs};
 
+/// Bytes on their way in and out.
+mod bytes;
+
+/// Many runs.
+mod endure;
+
 /// How a run ends: exit codes, signals, pipes, and what is left of it.
 mod ending;
 
@@ -20,6 +26,12 @@ mod limits;
 
 /// What a command sees and what it cannot reach.
 mod inside;
+
+/// mk killed at each of its system calls.
+mod killed;
+
+/// What a run could leave behind.
+mod left;
 
 /// Where writes go.
 mod scratch;
