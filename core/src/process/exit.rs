@@ -77,7 +77,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Tether,
         Self::OomScore,
         Self::Cgroup,
