@@ -1,6 +1,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use super::{boxed, eventually, finish, processes_with, says, sh, start};
+use crate::harness::chance::Chance;
 use crate::harness::{Output, Sandbox, needs};
 
 /// A sandbox with the image `box`, where this machine lets containers have ids of their own.
@@ -245,6 +246,46 @@ fn two_at_once_have_different_ids_and_a_kill_frees_them() {
     eventually("free ids", || {
         first_id(&says(&sandbox, &["--userns", "auto"], "cat /proc/self/uid_map")) == lowest
     });
+}
+
+#[test]
+fn a_run_with_ids_of_its_own_that_is_killed_at_any_moment_leaves_nothing_in_use() {
+    let Some(sandbox) = mapped("") else { return };
+    let marker = super::marker();
+    let options = ["--userns", "auto", "--scratch", "disk", "-v", "data:/data"];
+    let words = [&["run", "box"], &options[..], &["sh", "-c"]].concat();
+    let begin = std::time::Instant::now();
+    let ids = first_id(&says(&sandbox, &options, "cat /proc/self/uid_map"));
+    let duration = begin.elapsed();
+    let mut chance = Chance::new();
+    for round in 0..40 {
+        let script = format!("echo x >/x; exec sleep {marker}");
+        let mut run = sandbox.command().args(&words).arg(&script).spawn().unwrap();
+        let moment = chance.moment(duration * 3 / 2);
+        std::thread::sleep(moment);
+        run.kill().unwrap();
+        run.wait().unwrap();
+        let what = format!(
+            "killed after {moment:?}, round {round}, MK_TEST_SEED={}",
+            chance.seed
+        );
+        eventually(&what, || processes_with(&marker).is_empty());
+    }
+    // The ids, the volume and the folder are free, and what is left of the folders goes with the next run.
+    eventually("free ids", || {
+        first_id(&says(&sandbox, &options, "cat /proc/self/uid_map")) == ids
+    });
+    eventually("no folder", || {
+        says(&sandbox, &options, "true");
+        let names = fs_err::read_dir(sandbox.store())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        !names
+            .into_iter()
+            .any(|name| name.to_string_lossy().starts_with("staging-"))
+    });
+    sandbox.mk(["volumes", "rm", "data"]).ok();
+    sandbox.verify();
 }
 
 #[test]
