@@ -1,10 +1,12 @@
-//! Docker's JSON format of profiles → [`Profile`], for one architecture and the capabilities that a program holds.
+//! Docker's JSON format of profiles → [`Profile`], for one architecture and the capabilities that a program holds. Podman's
+//! is the same with names for error numbers, which are read too.
 //!
 //! Two things differ on purpose: what Docker passes over unread (a key that does not exist) is an error here, and only
 //! the machine's own calls can be made, whatever other architectures a file names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nix::errno::Errno;
 use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
@@ -77,9 +79,8 @@ pub fn read(text: &[u8], program: &Program) -> Result<Read, Error> {
             "`listenerPath` and `listenerMetadata` are for a program that answers each call: mk starts none",
         ));
     }
-    let otherwise = raw
-        .default_action
-        .action(raw.default_errno_ret)
+    let otherwise = errno(raw.default_errno_ret, raw.default_errno.as_deref())
+        .and_then(|number| raw.default_action.action(number))
         .map_err(Error::Profile)?;
     let mut read = Read {
         profile: Profile::new(program.arch, otherwise),
@@ -118,7 +119,7 @@ fn add(
     }
     let rule = Rule {
         when: conditions(raw.args.as_deref().unwrap_or_default())?,
-        action: raw.action.action(raw.errno_ret)?,
+        action: raw.action.action(errno(raw.errno_ret, raw.errno.as_deref())?)?,
     };
     let applies = raw
         .excludes
@@ -192,6 +193,7 @@ fn conditions(raw: &[RawCondition]) -> Result<Vec<Condition>, String> {
 struct RawProfile {
     default_action: RawAction,
     default_errno_ret: Option<u32>,
+    default_errno: Option<String>,
     arch_map: Option<Vec<RawArch>>,
     architectures: Option<Vec<String>>,
     /// Neither changes anything: a run has one thread when its filter is loaded, and `SPEC_ALLOW` always.
@@ -225,6 +227,7 @@ struct RawRule {
     names: Option<Vec<String>>,
     action: RawAction,
     errno_ret: Option<u32>,
+    errno: Option<String>,
     args: Option<Vec<RawCondition>>,
     #[expect(dead_code, reason = "for people")]
     comment: Option<IgnoredAny>,
@@ -333,6 +336,29 @@ fn names_arch(arches: &[String], arch: Arch) -> bool {
     };
     arches.iter().any(|other| other == name)
 }
+
+/// Returns the error number, which may be there as a number, by its name (errno(3)), or as both.
+fn errno(number: Option<u32>, name: Option<&str>) -> Result<Option<u32>, &'static str> {
+    // An empty name says nothing; some tools write it.
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return Ok(number);
+    };
+    let has_name = |number: &i32| {
+        let errno = Errno::from_raw(*number);
+        errno != Errno::UnknownErrno && format!("{errno:?}") == name
+    };
+    let named = (1..=GREATEST_NAMED).find(has_name);
+    match (named, number) {
+        (None, _) => Err("the error is not one that the kernel has: expected a name such as `EPERM`"),
+        (Some(named), Some(number)) if named as u32 != number => {
+            Err("the error's name and its number are those of two errors: expected one of them")
+        }
+        (Some(named), _) => Ok(Some(named as u32)),
+    }
+}
+
+/// The greatest error number with a name, EHWPOISON.
+const GREATEST_NAMED: i32 = 133;
 
 /// An action, without the number that some take.
 #[derive(Debug, Clone, Copy)]
@@ -462,6 +488,24 @@ mod tests {
             assert_eq!(decide(&profile, name, first), action, "{name} {first}");
         }
         assert_eq!(Vec::from_iter(passed_over), ["opne", "reda"]);
+    }
+
+    #[test]
+    fn errors_may_have_names() {
+        let text = r#"{"defaultAction": "SCMP_ACT_ERRNO", "defaultErrno": "ENOSYS", "defaultErrnoRet": 38, "syscalls": [
+            {"names": ["mount"], "action": "SCMP_ACT_ERRNO", "errno": "EACCES"},
+            {"names": ["read"], "action": "SCMP_ACT_ALLOW", "errno": ""}]}"#;
+        let profile = read(text.as_bytes(), &PROGRAM).unwrap().profile;
+        assert_eq!(decide(&profile, "mount", 0), Action::Errno(13));
+        assert_eq!(decide(&profile, "open", 0), Action::ENOSYS);
+        for (wrong, why) in [
+            (r#""errno": "ESOMETHING""#, "expected a name such as `EPERM`"),
+            (r#""errno": "UnknownErrno""#, "expected a name such as `EPERM`"),
+            (r#""errno": "EPERM", "errnoRet": 2"#, "of two errors"),
+        ] {
+            let text = format!(r#"{{"names": ["read"], "action": "SCMP_ACT_ERRNO", {wrong}}}"#);
+            assert!(with(&text).unwrap_err().to_string().contains(why), "{wrong}");
+        }
     }
 
     #[test]
