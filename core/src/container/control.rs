@@ -16,6 +16,9 @@ use crate::sys::signal::Signal;
 /// one that is stopped itself, or that the machine is too busy for.
 const MONITOR_GRACE: Duration = Duration::from_secs(10);
 
+/// How long the lock may still be held when its holder has ended: by a copy of it that ends, too, or clears up.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// The processes of a container that lives.
 #[derive(Debug)]
 pub struct Running {
@@ -73,6 +76,17 @@ impl Running {
     }
 }
 
+/// Waits until nobody holds the lock of a container whose keeper has ended, so that whoever looks next sees its end.
+fn settle(folder: &Folder) -> Result<()> {
+    let begin = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    while folder.is_alive()? && begin.elapsed() < SETTLING {
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
 /// Opens the processes of a container that was found.
 fn running(found: &Found) -> Result<Option<Running>> {
     match found.is_alive() {
@@ -109,18 +123,18 @@ pub fn stop(containers: &[Found], limit: Option<Duration>) -> Vec<Error> {
             Ok(running)
         };
         match ask() {
-            Ok(Some(running)) => asked.push((running, limit)),
+            Ok(Some(running)) => asked.push((found, running, limit)),
             Ok(None) => {}
             Err(error) => failed.push(error),
         }
     }
-    for (running, limit) in asked {
+    for (found, running, limit) in asked {
         let left = limit.saturating_sub(begin.elapsed());
         let end = || -> Result<()> {
-            match running.monitor.wait(Some(left))? {
-                true => Ok(()),
-                false => running.kill(),
+            if !running.monitor.wait(Some(left))? {
+                running.kill()?;
             }
+            settle(&found.folder)
         };
         failed.extend(end().err());
     }
@@ -129,23 +143,25 @@ pub fn stop(containers: &[Found], limit: Option<Duration>) -> Vec<Error> {
 
 /// Kills a container, if it lives.
 pub fn kill(found: &Found) -> Result<()> {
-    match running(found)? {
-        Some(running) => running.kill(),
-        None => Ok(()),
+    if let Some(running) = running(found)? {
+        running.kill()?;
     }
+    settle(&found.folder)
 }
 
 /// A wait for the end of a container.
 #[derive(Debug)]
-pub struct Wait {
+pub struct Wait<'a> {
+    folder: &'a Folder,
     ending: Ending,
     running: Option<Running>,
 }
 
-impl Wait {
+impl<'a> Wait<'a> {
     /// Begins to wait: from now on the end is not missed, even if the folder goes with it.
-    pub fn begin(found: &Found) -> Result<Self> {
+    pub fn begin(found: &'a Found) -> Result<Self> {
         Ok(Self {
+            folder: &found.folder,
             ending: found.folder.ending()?,
             running: running(found)?,
         })
@@ -156,6 +172,7 @@ impl Wait {
     pub fn end(self) -> Result<Option<Exit>> {
         if let Some(running) = self.running {
             running.monitor.wait(None)?;
+            settle(self.folder)?;
         }
         self.ending.read()
     }
