@@ -179,6 +179,7 @@ impl Desk {
             .env("TMPDIR", folder.join("tmp"));
         command
             .env("MK_STORE", self.sandbox.store())
+            .env("MK_STATE", self.sandbox.state())
             .env("MK_SOURCES", needs::sources());
         // Nothing listens there: what is not in the source folders is not fetched from the net.
         command.env("all_proxy", NO_NET);

@@ -1,5 +1,5 @@
 //! `mk rm`: containers that have ended, and names of images
-//! (docs/decisions/0011-rm-takes-containers-and-images.md).
+//! (docs/decisions/0015-rm-takes-containers-and-images.md).
 
 use std::collections::BTreeSet;
 use std::error::Error;
