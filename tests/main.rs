@@ -30,6 +30,9 @@ mod run;
 /// What this machine can do, as `mk doctor` tells it.
 mod doctor;
 
+/// Containers that others know of: by name, in the background, with their logs and their ends.
+mod life;
+
 /// Pins, locks, mirrors and source folders.
 mod sources;
 

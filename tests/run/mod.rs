@@ -49,10 +49,10 @@ mod privileges;
 mod nested;
 
 /// How long something that happens soon may take before a test gives up on it.
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Returns a sandbox with the image `box`: a BusyBox, and then what `more` of a recipe says.
-fn boxed(more: &str) -> Option<Sandbox> {
+pub(crate) fn boxed(more: &str) -> Option<Sandbox> {
     let archive = needs::fixture(needs::FIXTURES[0])?;
     if !needs::namespaces() {
         return None;
@@ -78,7 +78,7 @@ fn says(sandbox: &Sandbox, options: &[&str], script: &str) -> String {
 }
 
 /// Every path below `folder` that can be seen.
-fn listing(folder: &Path) -> BTreeSet<String> {
+pub(crate) fn listing(folder: &Path) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for entry in fs_err::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -126,7 +126,7 @@ fn finish(mut child: Child) -> (String, Option<i32>) {
 }
 
 /// A number of seconds that no other process sleeps for.
-fn marker() -> String {
+pub(crate) fn marker() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!(
@@ -148,14 +148,14 @@ fn arguments() -> impl Iterator<Item = (u32, String)> {
 }
 
 /// Returns the processes of this machine that have `word` among their arguments.
-fn processes_with(word: &str) -> Vec<u32> {
+pub(crate) fn processes_with(word: &str) -> Vec<u32> {
     let found = arguments().filter(|(_, arguments)| arguments.contains(word));
     found.map(|(pid, _)| pid).collect()
 }
 
 /// Waits until `holds`, and fails where it does not in good time.
 #[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < SOON, "{what} not within {SOON:?}");
