@@ -284,3 +284,34 @@ fn a_monitor_keeps_nothing_of_its_callers() {
     let pid = life.monitor(id.trim()).to_string();
     assert_eq!((fields[3], fields[4]), (pid.as_str(), "0"));
 }
+
+#[test]
+fn standard_input_behind_is_empty_unless_it_is_to_have_no_end() {
+    let Some(life) = Life::new() else { return };
+    life.mk(["run", "-d", "--name", "empty", "box", "cat"]).ok();
+    assert_eq!(life.mk(["wait", "empty"]).stdout, "0\n");
+    life.mk(["run", "-d", "-i", "--name", "open", "box", "cat"]).ok();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(life.ps(&[]).len(), 1);
+    life.mk(["stop", "-t", "5", "open"]).ok();
+    assert_eq!(life.mk(["wait", "open"]).stdout, "143\n");
+}
+
+#[test]
+fn a_terminal_behind_shows_what_goes_to_the_log() {
+    let Some(life) = Life::new() else { return };
+    life.detach(
+        &["--name", "tty", "-t"],
+        "tty; tty >&2; test -t 0 && echo up; exec sleep 60",
+    );
+    life.until_it_prints("tty", "up");
+    let logs = life.mk(["logs", "tty"]).ok();
+    assert!(logs.stdout.starts_with("/dev/pts/"), "{logs}");
+    assert_eq!(
+        (logs.stdout.lines().count(), logs.stderr.as_str()),
+        (3, ""),
+        "{logs}"
+    );
+    let ended = life.mk(["rm", "-f", "tty"]).ok();
+    assert_eq!(ended.stderr, "");
+}

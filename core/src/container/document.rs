@@ -199,7 +199,10 @@ impl Document {
             image: known.image,
             created: Time::now(),
             boot: super::state::boot(),
-            program: ProgramDocument::of(program),
+            program: ProgramDocument {
+                terminal: spec.streams.terminal.is_some(),
+                ..ProgramDocument::of(program)
+            },
             detached: known.detached,
             keep: known.keep,
             as_pid1: spec.as_pid1,
