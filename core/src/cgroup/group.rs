@@ -201,3 +201,91 @@ fn write_all(group: &Group, folder: &Path) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::plan::Write;
+    use crate::spec::limits::Limits;
+
+    fn plan(parent: &Path, writes: Vec<Write>) -> Plan {
+        let group = Group {
+            version: Version::V1,
+            parent: parent.to_owned(),
+            around: vec![parent.to_owned()],
+            controllers: vec![Controller::Pids],
+            writes,
+        };
+        Plan { groups: vec![group] }
+    }
+
+    #[test]
+    fn what_is_planned_is_made_locked_and_gone_in_the_end() {
+        let temp = tempfile::tempdir().unwrap();
+        let groups = Groups::new(&plan(temp.path(), Vec::new())).unwrap();
+        let folder = groups.folders().paths().next().unwrap().to_owned();
+        assert!(!folder.exists(), "its name is chosen before it is made");
+        groups.make().unwrap();
+        sweep(temp.path());
+        assert!(folder.exists(), "another mk took it away");
+        drop(groups);
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn nothing_is_left_where_the_kernel_refuses_a_value() {
+        let temp = tempfile::tempdir().unwrap();
+        let write = Write {
+            file: "pids.max",
+            text: "1".into(),
+            optional: false,
+        };
+        let groups = Groups::new(&plan(temp.path(), vec![write])).unwrap();
+        let failed = groups.make().unwrap_err().to_string();
+        assert!(
+            failed.starts_with("cannot write `1` to `") && failed.ends_with("/pids.max`"),
+            "{failed}"
+        );
+        drop(groups);
+        assert_eq!(fs_err::read_dir(temp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_others_left_behind_is_removed_on_the_way() {
+        let temp = tempfile::tempdir().unwrap();
+        fs_err::create_dir(temp.path().join("mk-left")).unwrap();
+        let _groups = Groups::new(&plan(temp.path(), Vec::new())).unwrap();
+        assert!(!temp.path().join("mk-left").exists());
+    }
+
+    #[test]
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
+    fn a_process_joins_a_real_one() {
+        let limits = Limits {
+            pids: Some("50".parse().unwrap()),
+            ..Limits::default()
+        };
+        let groups = match Plan::new(&limits) {
+            Ok(Some(plan)) => Groups::new(&plan).unwrap(),
+            other => return eprintln!("skipped: needs root, or a cgroup of this user's own ({other:?})"),
+        };
+        groups.make().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        groups.folders().join(child.id() as i32).unwrap();
+        let name = groups
+            .folders()
+            .paths()
+            .next()
+            .unwrap()
+            .file_name()
+            .unwrap()
+            .to_owned();
+        let now = fs_err::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+        assert!(now.contains(&*name.to_string_lossy()), "{now}");
+        let folder = groups.folders().paths().next().unwrap().to_owned();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop(groups);
+        assert!(!folder.exists());
+    }
+}
