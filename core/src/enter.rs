@@ -351,7 +351,7 @@ pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, plan: Plan) -> Result<Ended, Er
     };
     let child = process::spawn(ready.within(cgroups.clone()))?;
     let ending = child.wait(&mut ())?;
-    let exhausted = cgroups.is_some_and(|groups| groups.folders().out_of_memory());
+    let exhausted = cgroups.is_some_and(|groups| groups.out_of_memory());
     Ok(Ended {
         ending,
         out_of_memory: spec.limits.memory.filter(|_| exhausted),

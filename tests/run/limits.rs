@@ -2,11 +2,10 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use std::time::Duration;
 
 use super::{arguments, boxed, eventually, finish, marker, processes_with, says, sh, start};
+use crate::harness::chance::Chance;
 use crate::harness::{Sandbox, needs};
 
 /// Whether this user may have `options` on this machine; whoever may not is told why, and what to do.
@@ -46,6 +45,9 @@ fn a_container_that_allocates_without_end_is_killed() {
             );
         }
     }
+    // All of it ends, and not only who took too much.
+    let whole = sh(&sandbox, &["-m", "32m"], "tail /dev/zero; sleep 1000");
+    assert_eq!((whole.code, whole.stderr.as_str()), (Some(137), said), "{whole}");
     let modest = sh(
         &sandbox,
         &["-m", "32m"],
@@ -369,26 +371,33 @@ fn nothing_is_left_of_a_limited_run_however_it_ends() {
 }
 
 #[test]
-fn what_a_killed_mk_leaves_is_gone_with_the_next_limited_run() {
+fn nothing_is_left_of_a_limited_run_whose_mk_is_killed_at_any_moment() {
     let Some(sandbox) = boxed("") else { return };
-    let options = ["--memory", "64m"];
+    let options = ["--memory", "64m", "--pids", "20"];
     if !granted(&sandbox, &options) {
         return;
     }
-    let marker = marker();
-    let script = format!("echo up; cat; : {marker}");
-    let mut child = start(&sandbox, &options, &script);
-    let inside = processes_with(&marker);
-    let pid = inside.into_iter().find(|pid| *pid != child.id()).unwrap();
-    let folder = with_limits(&cgroup_of(pid, "memory"));
-    assert!(folder.exists(), "{}", folder.display());
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGKILL).unwrap();
-    child.wait().unwrap();
-    eventually("the end of the container", || processes_with(&marker).is_empty());
-    eventually("the end of its cgroup", || {
-        sandbox.mk(["run", "box", "-m", "64m", "true"]).ok();
-        !folder.exists()
-    });
+    let (child, pid) = limited(&sandbox, &options, "true");
+    let parents: Vec<PathBuf> = ["memory", "pids"]
+        .iter()
+        .map(|name| with_limits(&cgroup_of(pid, name)).parent().unwrap().to_owned())
+        .collect();
+    assert_eq!(finish(child).1, Some(0));
+    let mut chance = Chance::new();
+    for _ in 0..40 {
+        let marker = marker();
+        let mut run = sandbox.command();
+        run.args(["run", "box"]).args(options).args(["sleep", &marker]);
+        let mut run = run.spawn().unwrap();
+        let moment = chance.moment(Duration::from_millis(60));
+        std::thread::sleep(moment);
+        run.kill().unwrap();
+        run.wait().unwrap();
+        let what = format!("nothing left after {moment:?}, MK_TEST_SEED={}", chance.seed);
+        eventually(&what, || {
+            processes_with(&marker).is_empty() && parents.iter().all(|parent| left_in(parent).is_empty())
+        });
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! [`Groups`]: the cgroups of one run. Their names are chosen first, so that somebody else knows what to remove, whenever
 //! mk is killed; then they are made as planned. They are gone when this is dropped.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub struct Groups {
     unified: OnceCell<OwnedFd>,
     /// Tells that memory has run out, where the kernel does not end the container by itself: version 1.
     exhausted: OnceCell<OwnedFd>,
+    /// Whether it has told so.
+    told: Cell<bool>,
     back: Option<Back>,
     owner: u32,
 }
@@ -43,6 +45,7 @@ impl Groups {
             locks: RefCell::default(),
             unified: OnceCell::new(),
             exhausted: OnceCell::new(),
+            told: Cell::new(false),
             back: None,
             owner: std::process::id(),
         };
@@ -152,6 +155,21 @@ impl Groups {
     /// kernel does that by itself in version 2 only.
     pub fn exhausted(&self) -> Option<BorrowedFd<'_>> {
         self.exhausted.get().map(AsFd::as_fd)
+    }
+
+    /// Takes note of what [`Self::exhausted`] told.
+    pub fn note_exhausted(&self) -> Result<(), SysError> {
+        if let Some(told) = &self.exhausted.get() {
+            process::read(told, &mut [0; 8])?;
+        }
+        self.told.set(true);
+        Ok(())
+    }
+
+    /// Whether the container has ended, or is about to, because its memory was used up.
+    pub fn out_of_memory(&self) -> bool {
+        // Who is ended by mk before the kernel does it is not among those that the kernel counts.
+        self.told.get() || self.folders.out_of_memory()
     }
 
     /// Returns them as data.

@@ -105,9 +105,7 @@ impl Alive {
     fn wait(self, output: &mut dyn Output) -> Result<Ended, Error> {
         Ok(Ended {
             ending: self.child.wait(output)?,
-            out_of_memory: self
-                .cgroups
-                .is_some_and(|groups| groups.folders().out_of_memory()),
+            out_of_memory: self.cgroups.is_some_and(|groups| groups.out_of_memory()),
         })
     }
 }

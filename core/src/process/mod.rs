@@ -230,7 +230,7 @@ impl Carried {
         let console = Console::open(wanted)?;
         let keeper = Keeper::start(AtEnd {
             terminal: console.as_ref().map(Console::restore).transpose()?.flatten(),
-            cgroups: work.doomed(),
+            cgroups: work.own_cgroups().map(cgroup::Groups::doomed),
         })?;
         let (theirs, ours) = streams::make(wanted)?;
         let relay = match wanted.are_direct() {
@@ -357,6 +357,11 @@ impl Child {
         if !over {
             files.push((self.ends.handle.as_fd(), Until::Readable));
         }
+        // Before those of the streams, whose number differs.
+        let exhausted = self.work.own_cgroups().and_then(|cgroups| cgroups.exhausted());
+        let exhausted = exhausted.filter(|_| !over && !starting);
+        let watched = exhausted.is_some();
+        files.extend(exhausted.map(|told| (told, Until::Readable)));
         let mut waiting = Waiting::default();
         let mut limit = left;
         if starting {
@@ -372,7 +377,10 @@ impl Child {
             self.listen()?;
         }
         if !starting {
-            let own = if over { 1 } else { 2 };
+            let own = 1 + usize::from(!over) + usize::from(watched);
+            if watched && ready[own - 1] {
+                self.end_the_rest()?;
+            }
             self.carried.carry(waiting, &ready[own..], output);
         }
         if came && let Some(signal) = self.incoming.next() {
@@ -387,6 +395,16 @@ impl Child {
             let _ = signal::send(self.ends.handle.as_fd(), Signal::KILL);
             self.kill_at = None;
         }
+        Ok(())
+    }
+
+    /// Ends a container whose memory has run out as a whole: half of one is of no use to anybody.
+    fn end_the_rest(&self) -> Result<(), SysError> {
+        if let Some(cgroups) = self.work.own_cgroups() {
+            cgroups.note_exhausted()?;
+        }
+        // It may have ended meanwhile.
+        let _ = signal::send(self.ends.handle.as_fd(), Signal::KILL);
         Ok(())
     }
 
@@ -549,9 +567,10 @@ impl Work {
     }
 
     /// The cgroups that must not stay behind.
-    fn doomed(&self) -> Option<cgroup::Doomed> {
+    /// Returns the cgroups that are made for this, and end with it.
+    fn own_cgroups(&self) -> Option<&cgroup::Groups> {
         match self {
-            Self::Run(ready) => ready.cgroups.as_ref().map(|groups| groups.doomed()),
+            Self::Run(ready) => ready.cgroups.as_deref(),
             Self::Join(_) => None,
         }
     }
