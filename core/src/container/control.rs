@@ -55,11 +55,8 @@ impl Running {
 
     /// Sends the command a signal; one that has ended already gets none.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        match &self.command {
-            Some(command) => {
-                command.send(signal)?;
-            }
-            None => {}
+        if let Some(command) = &self.command {
+            command.send(signal)?;
         }
         Ok(())
     }

@@ -271,10 +271,8 @@ impl State {
                 Err(error) => seen.unreadable.push(error),
             }
         }
-        seen.containers
-            .sort_by(|one, other| one.document.created.cmp(&other.document.created));
-        seen.gone
-            .sort_by(|one, other| one.document.created.cmp(&other.document.created));
+        seen.containers.sort_by_key(|found| found.document.created);
+        seen.gone.sort_by_key(|gone| gone.document.created);
         Ok(seen)
     }
 
