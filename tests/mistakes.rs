@@ -82,7 +82,7 @@ mistakes! {
     a_container_command_of_another_tool: ["container", "ls"];
     a_restart: ["restart", "web"];
     a_list_of_containers_in_two_ways: ["ps", "--json", "-q"];
-    an_option_unlike_any: ["run", "--stop-timeout", "3", "busybox"];
+    an_option_unlike_any: ["run", "--stop-signal", "3", "busybox"];
     a_limit_of_memory_in_a_unit_of_two_meanings: ["run", "-m", "512mb", "busybox"];
     a_limit_of_memory_that_leaves_no_room: ["run", "--memory", "4k", "busybox"];
     a_limit_of_memory_that_is_no_number: ["run", "--memory", "lots", "busybox"];

@@ -11,12 +11,15 @@ use crate::value::{Pair, assignment};
 
 /// `mk ps`, `logs`, `stop`, `kill` and `wait`.
 mod containers;
+/// `mk exec`, `top`, `stats` and `diff`.
+mod inside;
 /// `mk run`.
 mod limits;
 mod privileges;
 mod run;
 
 pub(crate) use containers::{Kill, Logs, Ps, Stop, Wait};
+pub(crate) use inside::{Diff, Exec, Stats, Top};
 pub(crate) use run::{LifeArgs, NetworkArg, Run, UsernsArg};
 
 const STYLES: Styles = Styles::styled()
@@ -58,6 +61,10 @@ pub(crate) enum Command {
     Stop(Stop),
     Kill(Kill),
     Wait(Wait),
+    Exec(Exec),
+    Top(Top),
+    Stats(Stats),
+    Diff(Diff),
     Rm(Rm),
     Images(Images),
     Inspect(Inspect),

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use mk_core::assemble;
 use mk_core::cgroup::{self, Why};
+use mk_core::changes;
 use mk_core::container::{self, monitor};
 use mk_core::enter::{self, grant};
 use mk_core::fetch::{self, debian};
+use mk_core::join;
 use mk_core::mounts::mapped;
 use mk_core::plan::resolve;
 use mk_core::process::exit::{Step, StepError};
@@ -83,6 +85,12 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref() {
         return of_container(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return of_join(error);
+    }
+    if let Some(error) = error.downcast_ref() {
+        return of_changes(error);
     }
     if let Some(error) = error.downcast_ref() {
         return of_call(error);
@@ -394,6 +402,34 @@ fn of_container(error: &container::Error) -> Option<String> {
             _ => "`XDG_RUNTIME_DIR` or `MK_STATE` names a folder that you can write to".into(),
         },
         container::Error::Document { .. } => "another mk may have written it, which can read it".into(),
+        _ => return None,
+    })
+}
+
+fn of_join(error: &join::Error) -> Option<String> {
+    Some(match error {
+        join::Error::Container(error) => return of_container(error),
+        join::Error::OutOfReach { .. } => {
+            "go in as the user who started it, from where it was started; a program inside that has set-user-id or file \
+             capabilities of the host can be out of reach for its own user"
+                .into()
+        }
+        join::Error::NotApart { .. } => "this mk runs inside that container: run the command itself".into(),
+        join::Error::Unknown(_) => "numbers work without an entry there: `-u UID:GID`".into(),
+        join::Error::NotMapped { .. } => "`-u 0` is the container's root".into(),
+        join::Error::Process(process::Error::Step(error)) => return of_step(error),
+        _ => return None,
+    })
+}
+
+fn of_changes(error: &changes::Error) -> Option<String> {
+    Some(match error {
+        changes::Error::Gone { .. } => {
+            "`mk run --scratch DIR` keeps what a container writes in a folder of yours".into()
+        }
+        changes::Error::Refused { .. } => "look as the user who started it, from where it was started".into(),
+        changes::Error::Container(error) => return of_container(error),
+        changes::Error::Store(error) => return of_store(error),
         _ => return None,
     })
 }

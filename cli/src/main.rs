@@ -28,8 +28,8 @@ fn main() -> ExitCode {
         return ExitCode::from(mk_core::process::exit::CANNOT_EXECUTE);
     }
     let words: Vec<OsString> = std::env::args_os().collect();
-    // `mk run` ends with the command's own exit code, so what goes wrong before has codes out of its way.
-    let run = words.get(1).is_some_and(|word| word == "run");
+    // Both end with the command's own exit code, so what goes wrong before has codes out of its way.
+    let run = words.get(1).is_some_and(|word| word == "run" || word == "exec");
     let (failed, usage) = if run {
         (report::RUN_FAILED, report::RUN_FAILED)
     } else {

@@ -89,10 +89,14 @@ const PORTS: &str = "a network of its own has no ports outside: `--network host`
 const HABITS: &[(&str, &str, &str)] = &[
     (
         "mk",
-        "exec",
-        "`mk run IMAGE COMMAND` starts a container of its own for each command",
+        "attach",
+        "`mk logs -f NAME` shows what a container prints, `mk exec NAME` is a shell in it",
     ),
-    ("mk", "attach", "`mk logs -f NAME` shows what a container prints"),
+    (
+        "mk",
+        "enter",
+        "`mk exec NAME` is a shell in a container that is running",
+    ),
     (
         "mk",
         "container",

@@ -73,6 +73,9 @@ pub mod container;
 /// What a running container uses: its processes, and what they take.
 pub mod usage;
 
+/// A container + its image → what the container changed.
+pub mod changes;
+
 /// Recipe → image: the first of the two journeys.
 pub mod assemble;
 
@@ -81,3 +84,6 @@ pub mod enter;
 
 /// What this kernel, this user and this machine can do.
 pub mod doctor;
+
+/// A container that runs + a command → exit status.
+pub mod join;

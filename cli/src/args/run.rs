@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use mk_core::spec::streams::Wanted;
@@ -10,7 +11,7 @@ use mk_core::spec::{Extra, ScratchKind, Tmpfs, Volume};
 use super::StoreArgs;
 use super::limits::LimitArgs;
 use super::privileges::PrivilegeArgs;
-use crate::value::{Pair, log_size, mount, scratch, tmpfs, variable, volume};
+use crate::value::{Pair, log_size, mount, scratch, seconds, tmpfs, variable, volume};
 
 /// Run a command in an image, in fresh namespaces
 #[derive(Debug, Args)]
@@ -81,6 +82,9 @@ pub(crate) struct LifeArgs {
     /// With -d: keep so much of what is printed, such as 64m [default: 16m]
     #[arg(long, value_name = "SIZE", requires = "detach", value_parser = log_size)]
     pub(crate) log_size: Option<u64>,
+    /// Let the command take so long to end when it is asked to, before it is killed [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) stop_timeout: Option<Duration>,
 }
 
 /// Which files the command sees, and where its writes go.

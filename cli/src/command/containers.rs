@@ -32,6 +32,12 @@ impl Context {
         Ok(seen)
     }
 
+    /// Returns the container that `word` means, whether it lives or not.
+    pub(super) fn container(&self, store: Option<&Path>, word: &str) -> Result<Found, Failure> {
+        let mut seen = self.look(self.state(store)?.as_ref())?;
+        Ok(seen.take(word)?)
+    }
+
     /// Tells of containers that were found dead.
     pub(super) fn tell_of(&self, gone: &[Gone]) {
         for gone in gone {
@@ -69,6 +75,16 @@ pub(super) fn pick(seen: &mut Seen, words: &[String]) -> Result<Vec<Found>, Fail
     match unknown.is_empty() {
         true => Ok(found),
         false => Err(Failure::Several(unknown)),
+    }
+}
+
+/// Returns the process id of a container's command, which must be running.
+pub(super) fn command_of(found: &Found) -> Result<i32, Failure> {
+    let called = || found.document.called().to_owned();
+    match found.document.started {
+        _ if !found.is_alive() => Err(Error::Ended { called: called() }.into()),
+        Some(started) => Ok(started.command.pid),
+        None => Err(Error::NotStarted { called: called() }.into()),
     }
 }
 

@@ -3,7 +3,9 @@
 mod build;
 mod completions;
 mod containers;
+mod diff;
 mod doctor;
+mod exec;
 mod export;
 pub(crate) mod find;
 mod images;
@@ -14,6 +16,7 @@ mod rm;
 mod run;
 mod stop;
 mod stored;
+mod top;
 mod volumes;
 
 use std::path::Path;
@@ -153,6 +156,10 @@ pub(crate) fn call(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Stop(args) => stop::stop(&args, context),
         Command::Kill(args) => stop::kill(&args, context),
         Command::Wait(args) => stop::wait(&args, context),
+        Command::Exec(args) => exec::call(args, context),
+        Command::Top(args) => top::call(&args, context),
+        Command::Stats(args) => top::stats(&args, context),
+        Command::Diff(args) => diff::call(&args, context),
         Command::Inspect(args) => inspect::call(&args, context),
         Command::Export(args) => export::call(&args, context),
         Command::Gc(args) => stored::collect(&args, context),

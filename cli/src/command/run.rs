@@ -282,14 +282,14 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
             None | Some(UsernsArg::Host) => Userns::Host,
             Some(UsernsArg::Auto) => Userns::Auto,
         },
-        stop_timeout: None,
+        stop_timeout: life.stop_timeout,
         limits: limits.into(),
         privileges: privileges.into(),
     })
 }
 
 /// Returns what `-e` and `--env-file` say, in the order in which it counts.
-fn environment(pairs: Vec<Pair>, files: &[PathBuf]) -> Result<Vec<OsString>, Failure> {
+pub(super) fn environment(pairs: Vec<Pair>, files: &[PathBuf]) -> Result<Vec<OsString>, Failure> {
     let mut env = Vec::new();
     for file in files {
         env.extend(env_file(file)?);

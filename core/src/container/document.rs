@@ -3,6 +3,8 @@
 //! A document is written twice: before the container is made, and once its command runs. All that a process needs to
 //! join the container is in it.
 
+use std::ffi::CStr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::name::Id;
 use super::text::Text;
 use super::time::Time;
-use crate::process::Program;
+use crate::cgroup::Folders;
+use crate::mounts::Table;
+use crate::process::{Prepared, Program};
+use crate::rootfs::capture::Notes;
 use crate::spec::RunSpec;
 use crate::spec::privileges::Granted;
 use crate::sys::process::{CStrings, CapabilitySet};
@@ -47,6 +52,8 @@ pub struct Document {
     pub stop_timeout_ms: u64,
     /// The cgroups that were made for it and hold its limits, on the host, as absolute paths.
     pub cgroups: Vec<Text>,
+    /// Where its writes go.
+    pub layer: LayerDocument,
     /// Its processes, once the command runs.
     pub started: Option<Started>,
 }
@@ -136,6 +143,40 @@ impl ProgramDocument {
     }
 }
 
+/// Where a container's writes go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerDocument {
+    /// Whether overlayfs keeps its notes there as `user.overlay.*`, else as `trusted.overlay.*`.
+    pub user_notes: bool,
+    /// The folder on a disk that holds the layer; `None`: it is in memory.
+    pub disk: Option<Text>,
+    /// Where in the container something else is mounted.
+    pub places: Vec<Text>,
+}
+
+impl LayerDocument {
+    /// Returns the layer of what `table` mounts, kept in the folder `disk` or in memory.
+    pub fn of(table: &Table, disk: Option<&CStr>) -> Self {
+        Self {
+            user_notes: table.user_xattr,
+            disk: disk.map(|path| Text::of(path.to_bytes())),
+            places: table
+                .mounts
+                .iter()
+                .map(|mount| Text::of(mount.target.as_bytes()))
+                .collect(),
+        }
+    }
+
+    /// Returns the name of overlayfs' notes in it.
+    pub fn notes(&self) -> Notes {
+        match self.user_notes {
+            true => Notes::User,
+            false => Notes::Trusted,
+        }
+    }
+}
+
 /// The processes of a container whose command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
@@ -145,6 +186,8 @@ pub struct Started {
     pub command: ProcessId,
     /// Who holds the container's lock: its monitor, or the mk that was called.
     pub monitor: ProcessId,
+    /// As which number the monitor has the folder open that holds the writable layer.
+    pub layer: Option<i32>,
 }
 
 /// A process of the host. The number alone may be another's by now; with its start it is not.
@@ -190,8 +233,8 @@ pub struct Known {
 }
 
 impl Document {
-    /// Returns the document of the container that will run `program` of `spec`, now and on this boot of the machine.
-    pub(super) fn new(id: Id, known: Known, spec: &RunSpec, program: &Program) -> Self {
+    /// Returns the document of the container that `ready` will be, made of `spec`, now and on this boot of the machine.
+    pub(super) fn new(id: Id, known: Known, spec: &RunSpec, ready: &Prepared) -> Self {
         Self {
             version: VERSION,
             id,
@@ -201,15 +244,21 @@ impl Document {
             boot: super::state::boot(),
             program: ProgramDocument {
                 terminal: spec.streams.terminal.is_some(),
-                ..ProgramDocument::of(program)
+                ..ProgramDocument::of(ready.program())
             },
             detached: known.detached,
             keep: known.keep,
             as_pid1: spec.as_pid1,
             stop_timeout_ms: u64::try_from(spec.stop_timeout.as_millis()).unwrap_or(u64::MAX),
             cgroups: Vec::new(),
+            layer: LayerDocument::of(ready.table(), ready.disk()),
             started: None,
         }
+    }
+
+    /// Returns its cgroups.
+    pub fn folders(&self) -> Folders {
+        Folders::at(self.cgroups.iter().map(|path| PathBuf::from(&path.0)))
     }
 
     /// Returns what the owner calls it, else its id.
@@ -316,6 +365,11 @@ pub(super) mod tests {
             as_pid1: false,
             stop_timeout_ms: 10_000,
             cgroups: Vec::new(),
+            layer: LayerDocument {
+                user_notes: true,
+                disk: None,
+                places: vec!["proc".into()],
+            },
             started: None,
         }
     }
@@ -332,6 +386,7 @@ pub(super) mod tests {
                 start: u64::MAX,
             },
             monitor: ProcessId { pid: 6, start: 99 },
+            layer: Some(5),
         });
         assert_eq!(Document::from_json(&one.to_json()).unwrap(), one);
         assert_eq!(one.called(), "0123456789ab");

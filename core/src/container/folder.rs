@@ -9,6 +9,7 @@
 //! ```
 
 use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use super::document::{Document, Exit, ProcessId, Started};
@@ -155,9 +156,9 @@ impl Own {
         self.document.cgroups = cgroups.into_iter().map(Text::from).collect();
     }
 
-    /// Writes down that the command runs: as process `command` of the host, looked after by this process. An older
-    /// container of the same name, which must have ended, goes.
-    pub fn started(&mut self, command: i32) -> Result<()> {
+    /// Writes down that the command runs: as process `command` of the host, looked after by this process, which has the
+    /// folder of the writable layer open. An older container of the same name, which must have ended, goes.
+    pub fn started(&mut self, command: i32, layer: Option<BorrowedFd<'_>>) -> Result<()> {
         let Some(monitor) = ProcessId::own() else {
             return Err(SysError::new(Errno::NOENT, "open(\"/proc/self/stat\")").into());
         };
@@ -170,6 +171,7 @@ impl Own {
             at: Time::now(),
             command,
             monitor,
+            layer: layer.map(|folder| folder.as_raw_fd()),
         });
         self.write_document()?;
         match &self.document.name {

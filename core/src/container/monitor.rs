@@ -84,7 +84,7 @@ impl Start {
         known: Known,
     ) -> Result<(Own, Vec<Gone>), super::Error> {
         let id = Id::random()?;
-        state.create(Document::new(id, known, spec, self.ready.program()))
+        state.create(Document::new(id, known, spec, &self.ready))
     }
 
     fn start(self, own: &mut Own) -> Result<Alive, Error> {
@@ -96,7 +96,8 @@ impl Start {
             own.within(groups.folders().paths());
         }
         let mut child = run::spawn(self.ready.within(cgroups.clone()).tell_command())?;
-        own.started(child.started()?)?;
+        let command = child.started()?;
+        own.started(command, child.layer())?;
         Ok(Alive { child, cgroups })
     }
 }

@@ -45,6 +45,11 @@ impl Process {
         self.id.pid
     }
 
+    /// Returns the handle on it.
+    pub fn into_handle(self) -> OwnedFd {
+        self.handle
+    }
+
     /// Sends it a signal, and says whether it was still there to get it.
     pub fn send(&self, signal: Signal) -> Result<bool, SysError> {
         match signal::send(self.handle.as_fd(), signal) {

@@ -7,7 +7,6 @@ use super::document::{Document, Exit};
 use super::folder::{self, Folder, Own};
 use super::name::{Id, check_name, is_prefix};
 use super::{Error, Result};
-use crate::cgroup::Folders;
 use crate::sys::dir::Dir;
 use crate::sys::file::{self, FileKind, LockKind};
 use crate::sys::{Errno, SysError};
@@ -304,8 +303,7 @@ impl State {
                     false => Why::Booted,
                 };
                 // Those of a container that lives are its keeper's to remove; this one had no time to.
-                let cgroups = document.cgroups.iter().map(|path| PathBuf::from(&path.0));
-                Folders::at(cgroups).doomed().remove(PATIENCE);
+                document.folders().doomed().remove(PATIENCE);
                 folder::remove(&self.root, id)?;
                 seen.gone.push(Gone { document, why });
             }

@@ -37,7 +37,7 @@ fn exit(code: u8) -> Exit {
 fn started(state: &State, document: Document) -> Own {
     let (mut own, gone) = state.create(document).unwrap();
     assert!(gone.is_empty());
-    own.started(std::process::id() as i32).unwrap();
+    own.started(std::process::id() as i32, None).unwrap();
     own
 }
 

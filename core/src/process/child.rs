@@ -65,7 +65,7 @@ fn become_container(
     if ready.as_pid1 {
         split(ready, Namespaces::PID)?;
     }
-    let terminal = enter_root(ready, note)?;
+    let terminal = enter_root(ready, report, note)?;
     *note = Note::new();
     namespace::set_host_name(&ready.host_name).at(Step::HostName)?;
     if ready.loopback {
@@ -141,7 +141,7 @@ fn take_streams(ready: &Prepared, files: &Theirs, terminal: Option<&Pair>) -> Re
 }
 
 /// Returns the run's own terminal, where it has one.
-fn enter_root(ready: &Prepared, note: &mut Note) -> Result<Option<Pair>, Fault> {
+fn enter_root(ready: &Prepared, report: &Reporter, note: &mut Note) -> Result<Option<Pair>, Fault> {
     place::set_umask(0);
     mount::keep_to_ourselves().at(Step::Propagation)?;
     // Short names: an option of a filesystem is at most 255 bytes long, and two layers are named in one.
@@ -149,6 +149,10 @@ fn enter_root(ready: &Prepared, note: &mut Note) -> Result<Option<Pair>, Fault> 
         place::go(&ready.store).at(Step::Store)?;
     }
     scratch::make(&ready.scratch).at(Step::Scratch)?;
+    if ready.tells_command {
+        let top = scratch::open(&ready.scratch).at(Step::Scratch)?;
+        report.layer(top.as_fd()).at(Step::Scratch)?;
+    }
     let root = ready.mounts.make_root(note).at(Step::Root)?;
     let mut terminal = None;
     for index in 0..ready.mounts.len() {

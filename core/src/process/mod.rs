@@ -144,6 +144,8 @@ struct Ends {
     handle: OwnedFd,
     /// The process id of the command, else of the outermost process of the container.
     pid: i32,
+    /// The folder that holds the writable layer.
+    layer: Option<OwnedFd>,
     report: Listener,
     /// Nothing is ever written to it: that the kernel closes it when mk ends is the message.
     _tether: OwnedFd,
@@ -200,6 +202,7 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
             let ends = Ends {
                 handle,
                 pid,
+                layer: None,
                 report,
                 _tether: tether,
             };
@@ -332,6 +335,12 @@ impl Child {
         }
     }
 
+    /// Returns the folder that holds the writable layer, where the run was prepared to tell its command; the container
+    /// has started ([`Self::started`]). Nobody else can name it where it is in memory.
+    pub fn layer(&self) -> Option<BorrowedFd<'_>> {
+        self.ends.layer.as_ref().map(AsFd::as_fd)
+    }
+
     /// Waits for the end of the command, and passes on to it the signals that mk gets meanwhile; `output` gets what
     /// the command prints, where that does not go to files of the caller's.
     pub fn wait(mut self, output: &mut dyn Output) -> Result<Ending, Error> {
@@ -459,6 +468,10 @@ impl Child {
         let (step, index, failed, note) = match self.ends.report.listen()? {
             Told::Command(pid) => {
                 self.ends.pid = pid;
+                return Ok(());
+            }
+            Told::Layer(folder) => {
+                self.ends.layer = Some(folder);
                 return Ok(());
             }
             Told::Sibling(pid, handle) => {

@@ -1,6 +1,6 @@
 //! [`Prepared`]: everything the child needs, made while allocating and failing politely are still possible.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
@@ -143,6 +143,19 @@ impl Prepared {
     /// Returns what the command will be.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// Returns what is mounted.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Returns the folder on a disk that writes go to; `None` where that is memory, or a mount that has no name.
+    pub fn disk(&self) -> Option<&CStr> {
+        match &self.scratch.disk {
+            Some(Disk::Path(path)) => Some(path),
+            _ => None,
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) enum Told {
     Terminal(OwnedFd),
     /// The process id of the command, as the parent sees it.
     Command(i32),
+    /// The folder that holds the writable layer.
+    Layer(OwnedFd),
     /// The process that goes on in this one's place: its id, as the parent sees it, and a handle on it.
     Sibling(i32, OwnedFd),
     /// The command was executed, or ended before it could be.
@@ -26,6 +28,7 @@ const FAILED: u8 = 0;
 const TERMINAL: u8 = 1;
 const COMMAND: u8 = 2;
 const SIBLING: u8 = 3;
+const LAYER: u8 = 4;
 
 /// The parent's end.
 #[derive(Debug)]
@@ -62,6 +65,11 @@ impl Reporter {
         channel::send(&self.0, [&[COMMAND], b""], None)
     }
 
+    /// Hands over the folder that holds the writable layer.
+    pub(super) fn layer(&self, folder: BorrowedFd<'_>) -> Result<(), SysError> {
+        channel::send(&self.0, [&[LAYER], b""], Some(folder))
+    }
+
     /// Hands over the process that goes on in this one's place, which ends now.
     pub(super) fn sibling(&self, pid: i32, handle: BorrowedFd<'_>) -> Result<(), SysError> {
         channel::send(&self.0, [&[SIBLING], &pid.to_ne_bytes()], Some(handle))
@@ -83,6 +91,7 @@ impl Listener {
             Some((&FAILED, report)) => Report::decode(report)
                 .map(|(step, index, failed, note)| Told::Failed(step, index, failed, note)),
             Some((&TERMINAL, _)) => received.file.map(Told::Terminal),
+            Some((&LAYER, _)) => received.file.map(Told::Layer),
             Some((&SIBLING, pid)) => pid
                 .try_into()
                 .ok()

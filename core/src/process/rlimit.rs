@@ -36,6 +36,18 @@ impl Rlimits {
         Ok(Self { settled, lowered })
     }
 
+    /// Returns in what a process is limited otherwise than this one, where `limits` is what the kernel tells of it
+    /// (proc_pid_limits(5)): what to ask for, to be limited as it is.
+    pub fn asked_by(limits: &str) -> Vec<Ulimit> {
+        let own = |resource| {
+            let now = process::rlimit(kernels(resource));
+            (now.current.unwrap_or(UNLIMITED), now.maximum.unwrap_or(UNLIMITED))
+        };
+        let told = limits.lines().filter_map(told);
+        told.filter(|one| own(one.resource) != (one.soft, one.hard))
+            .collect()
+    }
+
     /// Sets them for this process and what it executes. Never allocates.
     pub(super) fn set(&self) -> Result<(), SysError> {
         let limit = |value| (value != UNLIMITED).then_some(value);
@@ -46,6 +58,44 @@ impl Rlimits {
             };
             process::set_rlimit(kernels(one.resource), both)
         })
+    }
+}
+
+/// Reads a line of proc_pid_limits(5): what is limited, the soft and the hard limit, the unit.
+fn told(line: &str) -> Option<Ulimit> {
+    let begins = |resource: &&Resource| line.starts_with(kernels_words(**resource));
+    let resource = *Resource::ALL.iter().find(begins)?;
+    let mut words = line[kernels_words(resource).len()..].split_ascii_whitespace();
+    let mut number = || match words.next()? {
+        "unlimited" => Some(UNLIMITED),
+        number => number.parse().ok(),
+    };
+    Some(Ulimit {
+        resource,
+        soft: number()?,
+        hard: number()?,
+    })
+}
+
+/// What the kernel calls a resource there.
+fn kernels_words(resource: Resource) -> &'static str {
+    match resource {
+        Resource::As => "Max address space",
+        Resource::Core => "Max core file size",
+        Resource::Cpu => "Max cpu time",
+        Resource::Data => "Max data size",
+        Resource::Fsize => "Max file size",
+        Resource::Locks => "Max file locks",
+        Resource::Memlock => "Max locked memory",
+        Resource::Msgqueue => "Max msgqueue size",
+        Resource::Nice => "Max nice priority",
+        Resource::Nofile => "Max open files",
+        Resource::Nproc => "Max processes",
+        Resource::Rss => "Max resident set",
+        Resource::Rtprio => "Max realtime priority",
+        Resource::Rttime => "Max realtime timeout",
+        Resource::Sigpending => "Max pending signals",
+        Resource::Stack => "Max stack size",
     }
 }
 
@@ -94,5 +144,21 @@ mod tests {
         assert_eq!(decided.lowered.len(), 1);
         let set = decided.settled[0];
         assert!(set.hard < UNLIMITED && set.soft == set.hard, "{set}");
+    }
+
+    #[test]
+    fn limits_of_another_process_are_read_as_the_kernel_writes_them() {
+        let line = "Max open files            1024                 1048576              files     ";
+        let read = told(line).unwrap();
+        assert_eq!(
+            (read.resource, read.soft, read.hard),
+            (Resource::Nofile, 1024, 1 << 20)
+        );
+        let line = "Max cpu time              unlimited            unlimited            seconds   ";
+        assert_eq!(told(line).unwrap().hard, UNLIMITED);
+        assert!(told("Limit                     Soft Limit           Hard Limit           Units").is_none());
+        let own = fs_err::read_to_string("/proc/self/limits").unwrap();
+        assert_eq!(own.lines().filter_map(told).count(), Resource::ALL.len());
+        assert!(Rlimits::asked_by(&own).is_empty());
     }
 }

@@ -198,6 +198,17 @@ pub fn make(scratch: &Scratch) -> Result<(), SysError> {
     place::put_on(tree, c"upper", scratch.root)
 }
 
+/// Opens the folder that holds `upper`, which has been made, as a place, for whoever wants to see later what was written:
+/// the scratch itself, with `conf` in it, wherever the layer cannot be named otherwise.
+pub fn open(scratch: &Scratch) -> Result<OwnedFd, SysError> {
+    place::open_here(match (&scratch.disk, scratch.names.top) {
+        (Some(Disk::Mount(_)), None) => c"disk",
+        (Some(Disk::Mount(_)), Some(_)) => c"scratch/disk",
+        (_, None) => c".",
+        (_, Some(top)) => top,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::sys::namespace;
+use crate::spec::user;
+use crate::sys::{namespace, place};
 
 /// One process of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +171,31 @@ fn cpu(stat: &[u8]) -> Option<Duration> {
     Some(Duration::from_millis(
         user.saturating_add(system).saturating_mul(10),
     ))
+}
+
+/// What a container calls its users.
+#[derive(Debug)]
+pub struct Names(Vec<u8>);
+
+/// The most that a file which says who is who may hold, in bytes.
+const MOST_ACCOUNTS: usize = 1 << 20;
+
+impl Names {
+    /// Reads them from `/etc/passwd` as the process `command` sees it; where that cannot be read, nobody has a name.
+    pub fn of(command: i32) -> Self {
+        let read = || -> Option<Vec<u8>> {
+            let root = place::open_folder(&of(command, "root")).ok()?;
+            place::read_regular(root.as_fd(), c"etc/passwd", MOST_ACCOUNTS).ok()?
+        };
+        Self(read().unwrap_or_default())
+    }
+
+    /// Returns what the user `uid` is called; only what is a plain word.
+    pub fn of_user(&self, uid: u32) -> Option<String> {
+        let name = std::str::from_utf8(user::name_of(uid, &self.0)?).ok()?;
+        let plain = name.len() <= 32 && name.bytes().all(|letter| letter.is_ascii_graphic());
+        plain.then(|| name.to_owned())
+    }
 }
 
 /// A map of users as `uid_map` shows it: first inside, first here, how many.
