@@ -24,6 +24,9 @@ mod files;
 /// How much of the machine a command may take.
 mod limits;
 
+/// Terminals, and what stays a pipe.
+mod terminal;
+
 /// What a command sees and what it cannot reach.
 mod inside;
 

@@ -1,6 +1,6 @@
 //! Mounts → a running program → an exit status. This file is the parent's side, from clone to the end.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use crate::sys::signal::{self, Incoming, Signal, SignalSet};
 use crate::sys::stdio::{self, Until};
 use crate::sys::{SysError, place, probe};
 
+mod carried;
 mod child;
 mod console;
 /// Exit codes, and the step that failed.
@@ -40,9 +41,8 @@ pub use join::Joining;
 pub use prepare::{Foreign, Prepared};
 pub use program::Program;
 
-use console::{Console, LOOK_AGAIN};
-use keeper::{AtEnd, Keeper};
-use relay::{Relay, Waiting};
+use carried::Carried;
+use relay::Waiting;
 use report::{Listener, Told};
 
 /// A run that could not be started.
@@ -121,14 +121,6 @@ pub struct Child {
     carried: Carried,
 }
 
-/// What mk carries between the caller and the command; nothing, where that has the caller's own files.
-#[derive(Debug)]
-struct Carried {
-    relay: Option<Relay>,
-    console: Option<Console>,
-    keeper: Option<Keeper>,
-}
-
 /// What a child was prepared for.
 #[derive(Debug)]
 enum Work {
@@ -192,7 +184,10 @@ impl Child {
 
 fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
     let incoming = Incoming::open(work.heard())?;
-    let (carried, files) = Carried::prepare(work)?;
+    let (carried, files) = Carried::prepare(
+        &work.program().streams,
+        work.own_cgroups().map(cgroup::Groups::doomed),
+    )?;
     let (tethered, tether) = process::pipe()?;
     let (report, reported) = report::channel(work.tells_command())?;
     // Where the child cannot be born in its cgroups, or with its ids, it waits until it has been given them.
@@ -223,70 +218,6 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
                 Work::Join(ready) => join::run(ready, tethered, reported, gate, files),
             }
         }
-    }
-}
-
-impl Carried {
-    /// Makes what mk and the child need of it, before the clone.
-    fn prepare(work: &Work) -> Result<(Self, streams::Theirs), SysError> {
-        let wanted = &work.program().streams;
-        let console = Console::open(wanted)?;
-        let keeper = Keeper::start(AtEnd {
-            terminal: console.as_ref().map(Console::restore).transpose()?.flatten(),
-            cgroups: work.own_cgroups().map(cgroup::Groups::doomed),
-        })?;
-        let (theirs, ours) = streams::make(wanted)?;
-        let relay = match wanted.are_direct() {
-            true => None,
-            false => Some(Relay::new(wanted, ours)?),
-        };
-        let carried = Self {
-            relay,
-            console,
-            keeper,
-        };
-        Ok((carried, theirs))
-    }
-
-    /// Gives the caller's terminal back, then lets the keeper go.
-    fn end(&mut self) {
-        self.relay = None;
-        self.console = None;
-        self.keeper = None;
-    }
-
-    fn waits_for<'a>(&'a self, list: &mut Vec<(BorrowedFd<'a>, Until)>) -> Waiting {
-        match &self.relay {
-            Some(relay) => relay.waits_for(self.console.as_ref(), list),
-            None => Waiting::default(),
-        }
-    }
-
-    fn carry(&mut self, waiting: Waiting, ready: &[bool], output: &mut dyn Output) {
-        if let Some(console) = &mut self.console {
-            console.look();
-        }
-        if let Some(relay) = &mut self.relay {
-            relay.carry(self.console.as_ref(), waiting, ready, output);
-        }
-    }
-
-    fn close(&mut self, output: &mut dyn Output) {
-        if let Some(relay) = &mut self.relay {
-            relay.close(output);
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.relay.as_ref().is_none_or(Relay::is_done)
-    }
-
-    /// Returns how long it can wait at most.
-    fn patience(&self) -> Option<Duration> {
-        let keys = self.console.as_ref().filter(|console| !console.is_ours());
-        let again = self.relay.as_ref().and_then(Relay::wakes_at);
-        let again = again.map(|at| at.saturating_duration_since(Instant::now()));
-        keys.map(|_| LOOK_AGAIN).into_iter().chain(again).min()
     }
 }
 
@@ -420,21 +351,12 @@ impl Child {
     /// Does what `signal` asks for, which mk got.
     fn react(&mut self, signal: Signal) {
         match (signal, &self.phase) {
-            (Signal::WINDOW, _) if self.carried.relay.as_ref().is_some_and(Relay::resize) => {}
-            (Signal::TERMINAL_STOP, _) => {
-                if let Some(console) = &mut self.carried.console {
-                    console.give_back();
-                }
-                signal::stop_self();
-            }
-            (Signal::CONTINUE, Phase::Running) => {
-                if let Some(console) = &mut self.carried.console {
-                    console.look_anew();
-                }
-            }
+            (Signal::WINDOW, _) if self.carried.resize() => {}
+            (Signal::TERMINAL_STOP, _) => self.carried.stop(),
+            (Signal::CONTINUE, Phase::Running) => self.carried.go_on(),
             (Signal::CONTINUE, _) => {}
             // Nobody waits any longer for what the command has printed.
-            (signal, Phase::Ended(_)) if signal.asks_to_end() => self.carried.relay = None,
+            (signal, Phase::Ended(_)) if signal.asks_to_end() => self.carried.abandon(),
             _ => self.pass_on(signal),
         }
     }
@@ -481,16 +403,12 @@ impl Child {
                 return Ok(());
             }
             Told::Terminal(master) => {
-                if let Some(relay) = &mut self.carried.relay {
-                    relay.attach(master)?;
-                }
+                self.carried.attach(master)?;
                 return Ok(());
             }
             Told::Nothing => {
                 self.phase = Phase::Running;
-                if let Some(console) = &mut self.carried.console {
-                    console.look();
-                }
+                self.carried.begin();
                 // Whoever was asked to end can hear it now, and a process 1 has its own time to do so.
                 self.kill_at = self.kill_at.and_then(|_| self.stop_at());
                 return Ok(());
@@ -579,7 +497,6 @@ impl Work {
         }
     }
 
-    /// The cgroups that must not stay behind.
     /// Returns the cgroups that are made for this, and end with it.
     fn own_cgroups(&self) -> Option<&cgroup::Groups> {
         match self {
