@@ -1,6 +1,6 @@
 //! Mounts → a running program → an exit status. This file is the parent's side, from clone to the end.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
