@@ -20,8 +20,7 @@ const COMPARE: &str = r#"
 
 #[track_caller]
 fn assert_same(more: &str, options: &[&str], command: u32) {
-    let stay = format!("{STAY}");
-    let Some(running) = running_with(more, options, &stay) else {
+    let Some(running) = running_with(more, options, STAY) else {
         return;
     };
     let script = COMPARE.replace("$COMMAND", &command.to_string());

@@ -315,7 +315,7 @@ mod tests {
     }
 
     fn note(path: &Path, name: &str, value: &[u8]) -> bool {
-        file::set_xattr(File::open(path).unwrap(), name.as_bytes(), value).is_ok()
+        file::set_xattr(fs_err::File::open(path).unwrap(), name.as_bytes(), value).is_ok()
     }
 
     #[test]
@@ -347,6 +347,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "it says why it is skipped")]
     fn notes_are_read_under_the_name_of_the_mount_only() {
         let temp = tempfile::tempdir().unwrap();
         let upper = temp.path();
@@ -358,7 +359,7 @@ mod tests {
         }
         fs_err::write(upper.join("moved/in/f"), "").unwrap();
         if !note(&upper.join("opaque"), "user.overlay.opaque", b"y") {
-            println!("skipped: needs user.* attributes in the folder for temporary files");
+            eprintln!("skipped: needs user.* attributes in the folder for temporary files");
             return;
         }
         assert!(note(&upper.join("moved"), "user.overlay.redirect", b"/x/y"));
