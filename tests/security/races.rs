@@ -2,6 +2,7 @@
 //! runs look at them.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{Ground, SECRET};
+use super::{Ground, SECRET, attacker, program};
 use crate::harness::Output;
 
 /// How long each race lasts.
@@ -204,4 +205,87 @@ fn control_a_runner_that_follows_a_link_to_its_own_program_executes_that() {
     );
     super::hit(&output, "led out");
     drop(swapper);
+}
+
+#[test]
+fn whoever_joins_a_container_is_no_prey_for_what_runs_there() {
+    let Some(ground) = Ground::new(&[], "") else {
+        return;
+    };
+    // A copy that the caller may write to; it runs the container and joins it.
+    let copy = ground.sandbox.work().join("mk");
+    fs_err::copy(env!("CARGO_BIN_EXE_mk"), &copy).unwrap();
+    let before = fs_err::read(&copy).unwrap();
+    let by_copy = |words: &[&str]| {
+        ground.mk_with(words, |mk| {
+            let mut other = Command::new(&copy);
+            other
+                .args(mk.get_args())
+                .envs(mk.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            other.current_dir(ground.sandbox.work());
+            *mk = other;
+        })
+    };
+    let script = ground.sandbox.write("shared/command", "#!/bin/sh\necho fine\n");
+    fs_err::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let link = ground.sandbox.work().join("shared/link");
+    fs_err::os::unix::fs::symlink("/proc/self/exe", &link).unwrap();
+    let below = format!("MK_ATTACK_BELOW={}", ground.sandbox.work().display());
+    let hunter = format!("{}:/attack:ro", attacker().display());
+    let words = [
+        "run",
+        "-d",
+        "--name",
+        "hunted",
+        "-v",
+        &hunter,
+        "-v",
+        "./shared:/a",
+        "-e",
+        "MK_ATTACK=hunt",
+        "-e",
+        &below,
+        "box",
+        "/attack",
+    ];
+    by_copy(&[&words[..], &program::WORDS].concat()).ok();
+    let swapper = Swapper::start(&script, &link);
+    let (begin, mut tried, mut joined, mut last) = (Instant::now(), 0, 0, String::new());
+    while begin.elapsed() < LONG {
+        // The race is lost now and then: then a copy of mk runs inside that nobody can write to, which is the point.
+        let output = by_copy(&["exec", "hunted", "/a/command", "--version"]);
+        tried += 1;
+        joined += usize::from(output.code == Some(0));
+        last = output.to_string();
+    }
+    drop(swapper);
+    assert!(
+        tried > 3 && joined > 0,
+        "{joined} of {tried} commands were executed, which is no race; the last: {last}"
+    );
+    let said = by_copy(&["wait", "hunted"]);
+    let log = by_copy(&["logs", "hunted"]);
+    assert!(log.stdout.contains("attack: done"), "{said} {log}");
+    assert!(!log.stdout.contains("caught"), "{log}");
+    assert!(fs_err::read(&copy).unwrap() == before, "mk was overwritten");
+    by_copy(&["rm", "hunted"]).ok();
+}
+
+#[test]
+fn control_a_joiner_that_hides_nothing_is_prey() {
+    let Some(ground) = Ground::new(&[], "") else {
+        return;
+    };
+    // nsenter(1) executes a program of the host's where the container's processes see it. Both are copies: what is caught is
+    // written to, and the machine's own programs must not be.
+    let script = format!(
+        "cp \"$ROOT/bin/busybox\" busybox; cp /usr/bin/nsenter nsenter; cp '{}' \"$ROOT/attack\"\n\
+         unshare --pid --fork sh -c 'mount -t proc proc \"$ROOT/proc\"; MK_ATTACK=hunt MK_ATTACK_BELOW=\"$PWD\" exec chroot \"$ROOT\" /attack {}' &\n\
+         sleep 0.5; inside=$(pgrep -P $!); end=$(($(date +%s) + 7))\n\
+         while [ $(date +%s) -lt $end ]; do ./nsenter -t $inside -p ./busybox sleep 0.05; done; wait; head -c 11 busybox nsenter",
+        attacker().display(),
+        program::WORDS.join(" ")
+    );
+
+    super::hit(&ground.naive("box", &script), "attack: overwritten");
 }
