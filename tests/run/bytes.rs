@@ -68,3 +68,41 @@ fn pipes_carry_a_hundred_megabytes_both_ways() {
     let said = through(run(&["sha256sum"]), &sent);
     assert_eq!(said, format!("{}  -\n", name(&sent)).into_bytes());
 }
+
+#[test]
+fn a_log_gives_back_a_hundred_megabytes() {
+    let Some(sandbox) = boxed("") else { return };
+    let mut chance = Chance::new();
+    let sent = bytes(&mut chance);
+    sandbox.write("data", &sent);
+    let words = [
+        "-d",
+        "--name",
+        "web",
+        "--log-size",
+        "200m",
+        "-v",
+        "./data:/data:ro",
+    ];
+    sandbox
+        .mk([&["run", "box"], &words[..], &["cat", "/data"]].concat())
+        .ok();
+    assert_eq!(sandbox.mk(["wait", "web"]).ok().text(), "0");
+    let mut logs = sandbox.command();
+    logs.args(["logs", "web"]);
+    assert_same(&through(logs, b""), &sent, &chance);
+    sandbox.mk(["rm", "web"]).ok();
+}
+
+#[test]
+fn what_goes_into_a_container_and_comes_out_again_is_the_same() {
+    let Some(sandbox) = boxed("") else { return };
+    let mut chance = Chance::new();
+    let sent = bytes(&mut chance);
+    let words = ["run", "box", "-d", "--name", "web", "sleep", "1000"];
+    sandbox.mk(words).ok();
+    let mut command = sandbox.command();
+    command.args(["exec", "web", "cat"]);
+    assert_same(&through(command, &sent), &sent, &chance);
+    sandbox.mk(["rm", "-f", "web"]).ok();
+}
