@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use mk_core::sys::stdio;
 use mk_core::sys::terminal::{self, Modes, Pair};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -22,8 +23,12 @@ struct Desk {
 impl Desk {
     /// Makes one of 24 lines and 80 columns.
     fn new() -> Self {
-        let devpts = fs_err::File::open("/dev/pts").unwrap();
-        let pair = Pair::make(devpts.file().as_fd()).unwrap();
+        let made = nix::pty::openpty(None, None).unwrap();
+        let pair = Pair {
+            master: kept_here(made.master),
+            slave: kept_here(made.slave),
+        };
+        stdio::do_not_wait(&pair.master).unwrap();
         terminal::set_size(&pair.master, 24, 80).unwrap();
         let shown = Arc::new(Mutex::new(Vec::new()));
         let (master, into) = (copy(&pair.master), shown.clone());
@@ -105,6 +110,11 @@ impl Desk {
     fn is_as(&self, before: &Modes) {
         eventually("the terminal as it was", || self.modes() == *before);
     }
+}
+
+/// Keeps `file` from whatever this process starts.
+fn kept_here(file: OwnedFd) -> OwnedFd {
+    stdio::copy(file.as_fd()).unwrap()
 }
 
 fn copy(file: &OwnedFd) -> OwnedFd {
