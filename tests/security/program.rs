@@ -1,9 +1,14 @@
 //! The attacker's side: this very test program, which is static, started in a container with a word in `MK_ATTACK`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an attacker tries many files, and says nothing of those that it cannot open"
+)]
+
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,10 +28,6 @@ fn say(text: &str) {
 /// Does what `MK_ATTACK` says, and nothing where this is an ordinary test run.
 #[test]
 fn acts() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is how the program is told what to do"
-    )]
     let act = std::env::var("MK_ATTACK").unwrap_or_default();
     match &*act {
         "" => {}
@@ -67,10 +68,6 @@ fn hunt() {
             }
         }
     }
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is how the program is told what to do"
-    )]
     let below = std::env::var("MK_ATTACK_BELOW").unwrap_or_default();
     for (what, program) in caught {
         say(&format!("caught {what}"));
@@ -88,13 +85,7 @@ fn hunt() {
 fn catch(proc: &Path) -> Option<(String, Option<File>)> {
     let named = match std::fs::read_link(proc.join("exe")) {
         Ok(named) => named,
-        Err(refused) if refused.kind() == std::io::ErrorKind::PermissionDenied => {
-            let memory = File::options().read(true).write(true).open(proc.join("mem"));
-            // Their numbers tell nothing; what counts is what they lead to.
-            let mut files = std::fs::read_dir(proc.join("fd")).into_iter().flatten().flatten();
-            let open = memory.is_ok() || files.any(|file| std::fs::read_link(file.path()).is_ok());
-            return open.then(|| ("the memory or the files of a hidden one".into(), None));
-        }
+        Err(refused) if refused.kind() == std::io::ErrorKind::PermissionDenied => return look_into(proc),
         // It has ended, and nobody has reaped it yet.
         Err(_) => return None,
     };
@@ -115,4 +106,28 @@ fn overwrite(program: &File) {
         opened.and_then(|mut file| file.write_all(b"overwritten")).is_ok()
     });
     say(if written { "overwritten" } else { "not overwritten" });
+}
+
+/// Opens the memory and the files of a process whose program cannot be told.
+fn look_into(proc: &Path) -> Option<(String, Option<File>)> {
+    let memory = File::options().read(true).write(true).open(proc.join("mem"));
+    // Their numbers tell nothing; what counts is what they lead to.
+    let mut files = std::fs::read_dir(proc.join("fd")).into_iter().flatten().flatten();
+    let files = files.any(|file| std::fs::read_link(file.path()).is_ok());
+    let caught = match std::fs::read_link(proc.join("exe")) {
+        Err(refused) if refused.kind() == std::io::ErrorKind::PermissionDenied => memory.is_ok() || files,
+        // It has executed its command meanwhile. Memory that was opened before that is no longer its own.
+        Ok(_) => memory.is_ok_and(|memory| is_of(&memory, proc) == Some(false)),
+        Err(_) => false,
+    };
+    caught.then(|| ("the memory or the files of a hidden one".into(), None))
+}
+
+/// Whether `memory` is what the process has now; nothing where it has ended.
+fn is_of(memory: &File, proc: &Path) -> Option<bool> {
+    let maps = std::fs::read_to_string(proc.join("maps")).ok()?;
+    let start = u64::from_str_radix(maps.split('-').next()?, 16).ok()?;
+    let read = memory.read_at(&mut [0], start).is_ok_and(|got| got == 1);
+    // It may have ended since.
+    (read || std::fs::read_link(proc.join("exe")).is_ok()).then_some(read)
 }
