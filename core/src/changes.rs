@@ -59,17 +59,18 @@ pub enum Error {
 }
 
 /// Moves this process, which must have one thread, into the user namespace of whoever looks after the container, if it
-/// lives and that is another one: there the store and the layer are what the container has them as.
-pub fn enter_keeper(document: &Document) -> Result<(), Error> {
+/// lives and that is another one: there the store and the layer are what the container has them as. Returns whether it
+/// did; this process is root of a user namespace then.
+pub fn enter_keeper(document: &Document) -> Result<bool, Error> {
     match document.started {
         Some(started) => enter_user_namespace(document, started.monitor),
-        None => Ok(()),
+        None => Ok(false),
     }
 }
 
-fn enter_user_namespace(document: &Document, of: ProcessId) -> Result<(), Error> {
+fn enter_user_namespace(document: &Document, of: ProcessId) -> Result<bool, Error> {
     let Some(process) = Process::open(of)? else {
-        return Ok(());
+        return Ok(false);
     };
     let refused = |failed| Error::Refused {
         called: document.called().to_owned(),
@@ -77,11 +78,13 @@ fn enter_user_namespace(document: &Document, of: ProcessId) -> Result<(), Error>
     };
     match namespace::apart(process.pid()) {
         Ok(apart) if apart.has(Namespaces::USER) => {
-            namespace::join(process.as_fd(), Namespaces::USER).map_err(refused)
+            namespace::join(process.as_fd(), Namespaces::USER).map_err(refused)?;
+            Ok(true)
         }
+        Ok(_) => Ok(false),
         // It has ended, and nobody has heard of it yet.
-        Err(failed) if matches!(failed.errno, Errno::NOENT | Errno::SRCH) => Ok(()),
-        looked => looked.map(drop).map_err(refused),
+        Err(_) if has_ended(&process)? => Ok(false),
+        Err(failed) => Err(refused(failed)),
     }
 }
 
@@ -152,15 +155,16 @@ fn open_of(of: ProcessId, number: i32) -> Result<Option<Dir>, Error> {
         return Ok(None);
     };
     let path = PathBuf::from(format!("/proc/{}/fd/{number}", process.pid()));
-    match Dir::open(&path) {
-        Err(failed) if failed.errno == Errno::NOENT => Ok(None),
-        opened => {
-            let opened = opened?;
-            // If it has ended meanwhile, its number may have been another's.
-            let ended = process.wait(Some(std::time::Duration::ZERO))?;
-            Ok((!ended).then_some(opened))
-        }
+    let opened = Dir::open(&path);
+    // If it has ended meanwhile, its number may have been another's, or nobody may look at what is left of it.
+    match has_ended(&process)? {
+        true => Ok(None),
+        false => Ok(Some(opened?)),
     }
+}
+
+fn has_ended(process: &Process) -> Result<bool, SysError> {
+    process.wait(Some(std::time::Duration::ZERO))
 }
 
 /// Lays the three files of `/etc` over the tree: the container found them there.

@@ -201,7 +201,7 @@ fn nothing_of_what_goes_in_can_be_had_by_those_inside() {
         times += 1;
     }
     assert_eq!(caught(&running), [""; 0], "in {times} times");
-    assert!(times > 20, "{times} times");
+    assert!(times > 5, "{times} times");
     // The control: the same hunter catches who is naive.
     let list: serde_json::Value = serde_json::from_str(&running.mk(&["ps", "--json"]).ok().stdout).unwrap();
     let pid = list[0]["pid"].to_string();
@@ -217,8 +217,9 @@ fn nothing_of_what_goes_in_can_be_had_by_those_inside() {
         let output = naive.current_dir(running.sandbox.work()).output().unwrap();
         assert!(
             output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stdout)
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
         );
     }
     let caught = caught(&running);

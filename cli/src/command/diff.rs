@@ -18,8 +18,10 @@ pub(super) fn call(args: &args::Diff, context: &Context) -> Result<u8, Failure> 
         ..Flags::default()
     };
     let settings = context.settings(&flags)?;
-    changes::enter_keeper(&found.document)?;
-    let store = context.store(&settings)?;
+    let store = match changes::enter_keeper(&found.document)? {
+        true => context.store_as_root(&settings)?,
+        false => context.store(&settings)?,
+    };
     let differences = changes::differences(&store, &found.document)?;
     if args.json {
         let list: Vec<Value> = differences.iter().map(object).collect();

@@ -71,6 +71,11 @@ impl Context {
         }
     }
 
+    /// Opens the store as root of the user namespace that this process is in already.
+    fn store_as_root(&self, settings: &Settings) -> Result<Store, Failure> {
+        Store::open(&settings.store, own_owners()).map_err(|error| no_store(&settings.store, error))
+    }
+
     /// Becomes root and opens the store, which is made where there is none.
     fn store(&self, settings: &Settings) -> Result<Store, Failure> {
         let owners = become_root(&settings.store)?;
@@ -131,14 +136,19 @@ fn become_root(path: &Path) -> Result<Owners, Failure> {
     idmap::become_root(&map)?;
     Ok(match map {
         // Root of somebody's container is root already, and yet has only the ids that it was given.
-        IdMap::Native => match idmap::own_ids() {
-            Ids::All => Owners::Native,
-            Ids::Enough => Owners::Subordinate,
-            Ids::Few => Owners::Single,
-        },
+        IdMap::Native => own_owners(),
         IdMap::Subordinate { .. } => Owners::Subordinate,
         IdMap::Single { .. } => Owners::Single,
     })
+}
+
+/// Returns how whoever is root here can give files to owners.
+fn own_owners() -> Owners {
+    match idmap::own_ids() {
+        Ids::All => Owners::Native,
+        Ids::Enough => Owners::Subordinate,
+        Ids::Few => Owners::Single,
+    }
 }
 
 /// Does what `command` says and returns mk's exit code.

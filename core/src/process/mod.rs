@@ -323,7 +323,11 @@ impl Child {
             }
             self.carried.carry(waiting, &ready[own..], output);
         }
-        if came && let Some(signal) = self.incoming.next() {
+        // What it told says to whom a signal goes; as long as there is more of that, signals wait.
+        if came
+            && !told
+            && let Some(signal) = self.incoming.next()
+        {
             self.react(signal);
         }
         // What it told is heard first: it is why it ended.
