@@ -202,7 +202,11 @@ fn nothing_of_what_goes_in_can_be_had_by_those_inside() {
     }
     assert_eq!(caught(&running), [""; 0], "in {times} times");
     assert!(times > 5, "{times} times");
-    // The control: the same hunter catches who is naive.
+    // The control: the same hunter catches who is naive. A user would have to enter the user namespace first, which
+    // takes a process of one thread, and a test's has two.
+    if !needs::root() {
+        return;
+    }
     let list: serde_json::Value = serde_json::from_str(&running.mk(&["ps", "--json"]).ok().stdout).unwrap();
     let pid = list[0]["pid"].to_string();
     let begin = Instant::now();
