@@ -329,6 +329,9 @@ fn of_attached(error: &attach::Error) -> Option<String> {
             kept::Error::NotOurs { .. } => "whoever it belongs to could change the container from outside: make one of \
                                             your own, `--scratch ./NAME` does"
                 .into(),
+            kept::Error::Shared { path, .. } => {
+                format!("`chmod go-w {}`, if nothing of others is in it", path.display())
+            }
             kept::Error::NotEmpty { path, .. } => {
                 format!("mk makes a folder that is missing: `--scratch {}/scratch`", path.display())
             }

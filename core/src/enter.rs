@@ -317,11 +317,10 @@ fn container_ids(spec: &RunSpec) -> Result<Mapped, Error> {
 }
 
 impl Plan {
-    /// Takes ids that nothing else has, where the container is to have some of its own; `state` is the folder of
-    /// states, in which they are locked.
-    pub fn take_ids(&mut self, state: &Path) -> Result<(), Error> {
+    /// Takes ids that nothing else has, where the container is to have some of its own.
+    pub fn take_ids(&mut self) -> Result<(), Error> {
         if self.userns == Userns::Auto {
-            self.taken = Some(Taken::new(state)?);
+            self.taken = Some(Taken::new()?);
         }
         Ok(())
     }
@@ -333,6 +332,9 @@ fn foreign(rootfs: &Rootfs, table: &Table, taken: Taken) -> Result<Foreign, Erro
     let store = std::path::absolute(&rootfs.store).map_err(Error::Scratch)?;
     let disk = rootfs.kept.as_ref().map(Kept::path);
     let handles = mapped::open(table, &store, disk, userns.as_fd())?;
+    if let (Some(disk), Some(kept)) = (&handles.disk, &rootfs.kept) {
+        place::must_be(disk.as_fd(), kept.inode()).map_err(process::Error::Sys)?;
+    }
     Ok(Foreign { taken, handles })
 }
 

@@ -192,3 +192,25 @@ fn a_folder_that_overlayfs_cannot_write_to_is_refused_by_the_name_of_its_filesys
     assert!(stderr.contains("does not write to `overlay`"), "{stderr}");
     assert!(!Path::new("/o").exists());
 }
+
+#[test]
+fn a_folder_that_others_may_write_to_keeps_no_writes() {
+    let Some(sandbox) = boxed("") else { return };
+    let open = sandbox.work().join("open");
+    fs_err::create_dir(&open).unwrap();
+    let mode = |bits| std::os::unix::fs::PermissionsExt::from_mode(bits);
+    fs_err::set_permissions(&open, mode(0o777)).unwrap();
+    let refused = sh(&sandbox, &["--scratch", "./open"], "true");
+    assert_eq!(refused.code, Some(125), "{refused}");
+    assert!(
+        refused.stderr.contains("others than its owner may write to it"),
+        "{refused}"
+    );
+    assert_eq!(
+        fs_err::read_dir(&open).unwrap().count(),
+        0,
+        "something was put there"
+    );
+    fs_err::set_permissions(&open, mode(0o755)).unwrap();
+    sh(&sandbox, &["--scratch", "./open"], "true").ok();
+}

@@ -61,7 +61,7 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     }
     let filtered = plan.grant.granted.filter.is_some();
     enter::furnish(&mut rootfs, &store, (&id, &image), &spec).map_err(failed)?;
-    plan.take_ids(&settings.state).map_err(failed)?;
+    plan.take_ids().map_err(failed)?;
     let ended = match (life, state) {
         (Some(life), Some(state)) => {
             let image = ImageWord {

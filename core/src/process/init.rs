@@ -31,6 +31,9 @@ pub(super) fn stay_with(command: i32, keep: &Keep) -> ! {
     process::rename(c"mk-init");
     // Nothing of what fails here would make it better to stop: the command runs already.
     let _ = crate::sys::place::go(c"/");
+    // Whoever may trace it (`--cap-add SYS_PTRACE`) must not gain by that: what it executes has no capability either.
+    let _ = process::bound_capabilities(CapabilitySet::empty());
+    let _ = process::no_new_privileges();
     let _ = process::set_capabilities(CapabilitySet::KILL, CapabilitySet::empty());
     let _ = process::close_all_but(keep);
     loop {

@@ -6,12 +6,12 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::idmap::Range;
-use crate::sys::SysError;
 use crate::sys::dir::Dir;
 use crate::sys::file;
+use crate::sys::{Errno, SysError};
 
 /// The first id of the first range.
 const FIRST: u32 = 0x7000_0000;
@@ -19,7 +19,9 @@ const FIRST: u32 = 0x7000_0000;
 pub const IDS: u32 = 65536;
 /// How many ranges there are: the last one ends below 0x7ffe0000.
 const RANGES: u32 = 0xffe;
-/// The file whose bytes are locked, one for each range, in the folder of states.
+/// The folder of the file below. Ids are the machine's, so it is the same one wherever states are kept.
+const FOLDER: &str = "/run/mk";
+/// The file whose bytes are locked, one for each range.
 const FILE: &str = "userns";
 
 /// Why there are no ids.
@@ -28,14 +30,15 @@ pub enum Error {
     /// All ranges are taken.
     #[error("all {RANGES} ranges of ids for `--userns auto` are in use")]
     NoneFree,
-    /// The folder of states cannot be made.
-    #[error("cannot make the folder `{}`, where ranges of ids are taken", .path.display())]
-    Folder {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
+    /// Others may change the folder in which ranges are taken.
+    #[error(
+        "`{FOLDER}`, where ranges of ids are taken, is not root's alone: it belongs to user {owner}, its mode is {mode:04o}"
+    )]
+    NotOurs {
+        /// Whose it is.
+        owner: u32,
+        /// Its permission bits.
+        mode: u16,
     },
     /// The lock cannot be had.
     #[error("cannot take a range of ids")]
@@ -50,18 +53,26 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Takes a range; `state` is the folder of states.
-    pub fn new(state: &Path) -> Result<Self, Error> {
-        let make = |source| Error::Folder {
-            path: state.to_owned(),
-            source,
-        };
-        if !state.is_dir() {
-            fs_err::create_dir_all(state).map_err(make)?;
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-            fs_err::set_permissions(state, mode).map_err(make)?;
+    /// Takes a range; this process must be root of the machine.
+    pub fn new() -> Result<Self, Error> {
+        match Dir::make(Path::new(FOLDER), 0o700) {
+            Err(failed) if failed.errno != Errno::EXIST => return Err(failed.into()),
+            _ => {}
         }
-        let lock = Dir::open(state)?.open_or_create(FILE)?;
+        let folder = Dir::open_itself(Path::new(FOLDER))?;
+        let stat = file::stat(&folder)?;
+        if stat.uid != file::own_uid() || stat.mode & 0o022 != 0 {
+            return Err(Error::NotOurs {
+                owner: stat.uid,
+                mode: stat.mode,
+            });
+        }
+        Self::of(&folder)
+    }
+
+    /// Takes a range by the file in `folder`.
+    fn of(folder: &Dir) -> Result<Self, Error> {
+        let lock = folder.open_or_create(FILE)?;
         let text = |path: &str| fs_err::read_to_string(path).unwrap_or_default();
         let granted = [text("/etc/subuid"), text("/etc/subgid")];
         for range in free(&granted.concat()) {
@@ -147,15 +158,15 @@ mod tests {
     #[test]
     fn a_range_is_taken_by_one_at_a_time() {
         let temp = tempfile::tempdir().unwrap();
-        let state = temp.path().join("mk");
-        let one = Taken::new(&state).unwrap();
-        let other = Taken::new(&state).unwrap();
+        let state = Dir::open(temp.path()).unwrap();
+        let one = Taken::of(&state).unwrap();
+        let other = Taken::of(&state).unwrap();
         assert_ne!(one.map(), other.map());
         let map = one.map();
         let inherited = one.as_fd().try_clone_to_owned().unwrap();
         drop(one);
-        assert_ne!(Taken::new(&state).unwrap().map(), map, "it is still held");
+        assert_ne!(Taken::of(&state).unwrap().map(), map, "it is still held");
         drop(inherited);
-        assert_eq!(Taken::new(&state).unwrap().map(), map);
+        assert_eq!(Taken::of(&state).unwrap().map(), map);
     }
 }

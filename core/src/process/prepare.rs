@@ -153,7 +153,7 @@ impl Prepared {
     /// Returns the folder on a disk that writes go to; `None` where that is memory, or a mount that has no name.
     pub fn disk(&self) -> Option<&CStr> {
         match &self.scratch.disk {
-            Some(Disk::Path(path)) => Some(path),
+            Some(Disk::Path(path, _)) => Some(path),
             _ => None,
         }
     }

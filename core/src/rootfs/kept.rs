@@ -69,6 +69,14 @@ pub enum Error {
         /// This process's user.
         user: u32,
     },
+    /// Others can write to it.
+    #[error("`{}` cannot keep a run's writes: others than its owner may write to it (its mode is {mode:04o})", .path.display())]
+    Shared {
+        /// The folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u16,
+    },
     /// It was written over another image.
     #[error("`{}` keeps writes to the image tree {kept}, and this image's is {wanted}", .path.display())]
     OtherTree {
@@ -171,6 +179,7 @@ fn word_of(notes: Notes) -> &'static str {
 #[derive(Debug)]
 pub struct Kept {
     path: PathBuf,
+    inode: (u64, u64),
     held: Held,
 }
 
@@ -187,12 +196,15 @@ impl Kept {
         let path = std::path::absolute(store.path())
             .map_err(crate::store::Error::Io)?
             .join(folder.path());
-        fill(folder.dir(), root).map_err(|failed| Error::Sys {
+        let failed = |failed| Error::Sys {
             path: path.clone(),
             failed,
-        })?;
+        };
+        fill(folder.dir(), root).map_err(failed)?;
+        let inode = file::stat(folder.dir()).map_err(failed)?.inode;
         Ok(Self {
             path,
+            inode,
             held: Held::InStore(folder),
         })
     }
@@ -206,7 +218,7 @@ impl Kept {
             failed,
         };
         let dir = open_or_make(&path).map_err(failed)?;
-        check_place(&path, &dir)?;
+        let inode = check_place(&path, &dir)?;
         let fresh = is_fresh(&path, &dir)?;
         let lock = dir.open_or_create(LOCK).map_err(failed)?;
         if !file::try_lock(&lock, LockKind::Exclusive).map_err(failed)? {
@@ -222,6 +234,7 @@ impl Kept {
         }
         Ok(Self {
             path,
+            inode,
             held: Held::OfCaller(lock),
         })
     }
@@ -229,6 +242,11 @@ impl Kept {
     /// Returns the folder that holds `upper` and `work`; absolute.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns which folder that is: filesystem and number.
+    pub fn inode(&self) -> (u64, u64) {
+        self.inode
     }
 
     /// Returns the folder of what is written.
@@ -260,7 +278,8 @@ fn open_or_make(path: &Path) -> Result<Dir, SysError> {
 }
 
 /// Checks whose the folder is, and where: whoever else could write there could put anything into the container.
-fn check_place(path: &Path, dir: &Dir) -> Result<(), Error> {
+/// Returns which folder it is.
+fn check_place(path: &Path, dir: &Dir) -> Result<(u64, u64), Error> {
     let failed = |failed| Error::Sys {
         path: path.to_owned(),
         failed,
@@ -273,12 +292,18 @@ fn check_place(path: &Path, dir: &Dir) -> Result<(), Error> {
             user,
         });
     }
+    if stat.mode & 0o022 != 0 {
+        return Err(Error::Shared {
+            path: path.to_owned(),
+            mode: stat.mode,
+        });
+    }
     match mounted::kind_of(dir.as_fd()) {
         Some(filesystem) if NO_UPPER.contains(&filesystem.as_str()) => Err(Error::Filesystem {
             path: path.to_owned(),
             filesystem,
         }),
-        _ => Ok(()),
+        _ => Ok(stat.inode),
     }
 }
 

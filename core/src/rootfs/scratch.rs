@@ -38,8 +38,8 @@ pub struct Scratch {
 /// A folder on a disk, for whoever makes the scratch.
 #[derive(Debug)]
 pub enum Disk {
-    /// By its name.
-    Path(CString),
+    /// By its name, and what was found there when it was checked: filesystem and number.
+    Path(CString, (u64, u64)),
     /// As a mount that has no place yet.
     Mount(OwnedFd),
 }
@@ -143,7 +143,7 @@ impl Scratch {
 
     /// Has writes go to a disk.
     pub fn write_to(&mut self, kept: &Kept) {
-        self.disk = c_string(kept.path()).map(Disk::Path);
+        self.disk = c_string(kept.path()).map(|path| Disk::Path(path, kept.inode()));
     }
 
     /// Takes away owners that the caller's user namespace cannot name: what they dress stays root's.
@@ -188,7 +188,12 @@ pub fn make(scratch: &Scratch) -> Result<(), SysError> {
     if let Some(disk) = &scratch.disk {
         place::make_folder(tree, c"disk", 0o700)?;
         return match disk {
-            Disk::Path(path) => mount::attach_at(mount::copy(path, false)?.as_fd(), tree, c"disk"),
+            Disk::Path(path, inode) => {
+                let copy = mount::copy(path, false)?;
+                // Whoever owns a folder above it may have put another in its place since it was checked.
+                place::must_be(copy.as_fd(), *inode)?;
+                mount::attach_at(copy.as_fd(), tree, c"disk")
+            }
             Disk::Mount(mount) => mount::attach_at(mount.as_fd(), tree, c"disk"),
         };
     }

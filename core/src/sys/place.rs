@@ -130,6 +130,16 @@ pub fn dress_of(path: &std::path::Path) -> Result<Dress, SysError> {
     })
 }
 
+/// Checks that `place` is the file with this `inode` (filesystem and number), and no other (`ESTALE`).
+pub fn must_be(place: BorrowedFd<'_>, inode: (u64, u64)) -> Result<(), SysError> {
+    let stat = fs::fstat(place).call("fstat")?;
+    if (stat.st_dev, stat.st_ino) == inode {
+        Ok(())
+    } else {
+        Err(Errno::STALE).call("fstat")
+    }
+}
+
 /// Gives the folder `path` below `at` its owner, mode and time, in the order in which they stay.
 pub fn put_on(at: BorrowedFd<'_>, path: &CStr, dress: Dress) -> Result<(), SysError> {
     if let Some((uid, gid)) = dress.owner
