@@ -15,12 +15,13 @@ mod containers;
 mod inside;
 /// `mk run`.
 mod limits;
+mod on_network;
 mod privileges;
 mod run;
 
 pub(crate) use containers::{Kill, Logs, Ps, Stop, Wait};
 pub(crate) use inside::{Diff, Exec, Stats, Top};
-pub(crate) use run::{LifeArgs, NetworkArg, Run, UsernsArg};
+pub(crate) use run::{LifeArgs, Run, UsernsArg};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())

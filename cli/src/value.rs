@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use mk_core::container::{Time, log};
+use mk_core::recipe::{BadNetwork, KINDS, Network};
 use mk_core::spec::limits::parse_size;
 use mk_core::spec::{Extra, ScratchKind, Tmpfs, Volume};
 use mk_core::sys::signal::Signal;
@@ -74,6 +75,14 @@ pub(crate) fn mount() -> impl TypedValueParser<Value = Extra> {
 /// Returns the reader of `--scratch WHERE`.
 pub(crate) fn scratch() -> impl TypedValueParser<Value = ScratchKind> {
     OsStringValueParser::new().try_map(|text| ScratchKind::parse(&text))
+}
+
+/// Reads the kind of a network.
+pub(crate) fn network(text: &str) -> Result<Network, String> {
+    text.parse::<Network>().map_err(|bad| match bad {
+        BadNetwork::Kind { .. } => format!("expected one of {}", KINDS.join(", ")),
+        other => other.to_string(),
+    })
 }
 
 /// Reads a moment: a time, or how long ago.

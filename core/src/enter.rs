@@ -86,6 +86,12 @@ pub enum Error {
         /// What the kernel calls itself.
         release: String,
     },
+    /// A kind of network that cannot be made.
+    #[error("cannot make the network `{kind}`")]
+    NoNetwork {
+        /// Which one.
+        kind: Network,
+    },
     /// No ids are free.
     #[error(transparent)]
     Pool(#[from] pool::Error),
@@ -264,6 +270,11 @@ pub fn furnish(
 /// Decides how `spec` is run on `rootfs`, to which all was attached that it asks for; this process must be root of its
 /// user namespace.
 pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
+    if !matches!(spec.network.kind, Network::None | Network::Host) {
+        return Err(Error::NoNetwork {
+            kind: spec.network.kind.clone(),
+        });
+    }
     let mapped = container_ids(spec)?;
     let own_ids = spec.userns == Userns::Auto;
     let tree = rootfs.tree_path();
@@ -282,8 +293,8 @@ pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
     scratch.keep_owners(|uid, gid| mapped.has_uid(uid) && mapped.has_gid(gid));
     Ok(Plan {
         namespaces: match own_ids {
-            true => prepare::namespaces(spec.network).with(Namespaces::USER),
-            false => prepare::namespaces(spec.network),
+            true => prepare::namespaces(&spec.network.kind).with(Namespaces::USER),
+            false => prepare::namespaces(&spec.network.kind),
         },
         table: table(rootfs, spec, &facts),
         cgroups: cgroup::Plan::new(&spec.limits)?,
@@ -422,7 +433,7 @@ fn make_scratch_folder(store: &Path) -> io::Result<()> {
 /// Returns the files of `/etc` that differ from those that the store keeps, where some do.
 fn own_conf(spec: &RunSpec) -> Option<Vec<(&'static str, String)>> {
     // Without name servers of the image's own, a run on the host's network asks whom the host asks.
-    let host_resolv = match (spec.network, &spec.conf.nameservers) {
+    let host_resolv = match (&spec.network.kind, &spec.conf.nameservers) {
         (Network::Host, None) => fs_err::read_to_string("/etc/resolv.conf").ok(),
         _ => None,
     };

@@ -12,6 +12,8 @@ use crate::recipe::{Conf, Network, RunDefaults};
 pub mod limits;
 /// `--mount`, in which every mount can be said.
 mod mount;
+/// Its network, addresses, names and ports.
+pub mod network;
 /// What the command may do.
 pub mod privileges;
 /// Where writes go that are to no volume.
@@ -59,6 +61,8 @@ pub struct Asked {
     pub user: Option<String>,
     /// The kind of network.
     pub network: Option<Network>,
+    /// What is asked of the network besides.
+    pub on_network: network::Asked,
     /// Whether nothing may be written but to volumes and tmpfs.
     pub read_only: bool,
     /// Whether the program itself is process 1, without a reaper above it.
@@ -199,8 +203,8 @@ pub struct RunSpec {
     pub workdir: OsString,
     /// Who runs it.
     pub user: UserName,
-    /// The kind of network.
-    pub network: Network,
+    /// The network.
+    pub network: network::Wanted,
     /// Whether nothing may be written but to volumes and tmpfs.
     pub read_only: bool,
     /// Whether the program itself is process 1.
@@ -243,7 +247,13 @@ impl RunSpec {
             conf: conf.clone(),
             workdir: workdir(asked.workdir, defaults)?,
             user: UserName::parse(user)?,
-            network: asked.network.or(defaults.network).unwrap_or_default(),
+            network: network::Wanted {
+                kind: asked
+                    .network
+                    .or_else(|| defaults.network.clone())
+                    .unwrap_or_default(),
+                asked: asked.on_network,
+            },
             read_only: asked.read_only,
             as_pid1: asked.as_pid1,
             mounts: in_order(check_powers(asked.mounts, asked.userns, &privileges)?)?,
@@ -400,7 +410,7 @@ mod tests {
         assert_eq!(spec.command, ["/bin/sh"]);
         assert_eq!((spec.hostname.as_str(), spec.renamed), ("mk", false));
         assert_eq!(spec.workdir, "/");
-        assert_eq!(spec.network, Network::None);
+        assert_eq!(spec.network.kind, Network::None);
         let env: Vec<_> = spec.env.keys().map(|name| name.to_str().unwrap()).collect();
         assert_eq!(env, ["HOSTNAME", "PATH"]);
     }
@@ -409,7 +419,7 @@ mod tests {
     fn the_command_line_overrides_the_image() {
         let defaults = spec(Asked::default()).unwrap();
         assert_eq!(defaults.command, ["/bin/serve"]);
-        assert_eq!(defaults.network, Network::Host);
+        assert_eq!(defaults.network.kind, Network::Host);
         let asked = Asked {
             command: vec!["ls".into()],
             env: vec!["LANG=de".into(), "EMPTY=".into(), "URL=a=b".into()],
@@ -425,7 +435,7 @@ mod tests {
         assert_eq!(spec.env[OsStr::new("EMPTY")], "");
         assert_eq!(spec.env[OsStr::new("URL")], "a=b");
         assert_eq!(spec.env[OsStr::new("HOSTNAME")], "other");
-        assert_eq!(spec.network, Network::None);
+        assert_eq!(spec.network.kind, Network::None);
     }
 
     #[test]

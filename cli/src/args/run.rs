@@ -10,6 +10,7 @@ use mk_core::spec::{Extra, ScratchKind, Tmpfs, Volume};
 
 use super::StoreArgs;
 use super::limits::LimitArgs;
+use super::on_network::OnNetworkArgs;
 use super::privileges::PrivilegeArgs;
 use crate::value::{Pair, log_size, mount, scratch, seconds, tmpfs, variable, volume};
 
@@ -60,6 +61,8 @@ pub(crate) struct Run {
     pub(crate) terminal: TerminalArgs,
     #[command(flatten)]
     pub(crate) namespaces: NamespaceArgs,
+    #[command(flatten)]
+    pub(crate) network: OnNetworkArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
     #[command(flatten)]
@@ -161,9 +164,6 @@ pub(crate) struct NamespaceArgs {
     /// Set the host name
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
-    /// `none`: loopback only; `host`: the host's network
-    #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
-    pub(crate) network: Option<NetworkArg>,
     /// `host`: the container's root is who calls mk; `auto` (for root): it is nobody on the host
     #[arg(long, value_name = "KIND", value_enum, hide_possible_values = true)]
     pub(crate) userns: Option<UsernsArg>,
@@ -179,15 +179,6 @@ pub(crate) enum UsernsArg {
     Host,
     /// Some of its own
     Auto,
-}
-
-/// The kind of network, as typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum NetworkArg {
-    /// Loopback only
-    None,
-    /// The host's
-    Host,
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! `mk inspect`: an image as JSON, as canonical text, or as the path of its folder.
 
-use mk_core::recipe::Network;
 use mk_core::store::{Image, ImageId, Store};
 use serde_json::{Map, Value, json};
 
@@ -63,10 +62,7 @@ fn document(store: &Store, id: &ImageId, image: &Image) -> Result<Value, Failure
             ("env", if run.env.is_empty() { Value::Null } else { json!(run.env) }),
             ("workdir", json!(run.workdir)),
             ("user", json!(run.user)),
-            ("network", json!(run.network.map(|network| match network {
-                Network::None => "none",
-                Network::Host => "host",
-            }))),
+            ("network", json!(run.network.as_ref().map(ToString::to_string))),
         ]),
     }))
 }

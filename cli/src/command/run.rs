@@ -10,7 +10,6 @@ use mk_core::container::{Own, State, check_name, log};
 use mk_core::enter;
 use mk_core::process;
 use mk_core::process::exit::Step;
-use mk_core::recipe::Network;
 use mk_core::rootfs::Rootfs;
 use mk_core::spec::streams::Streams;
 use mk_core::spec::ulimit::Lowered;
@@ -18,7 +17,7 @@ use mk_core::spec::{Asked, Extra, RunSpec, Userns};
 use mk_core::store::{self, Image, ImageId, Store};
 
 use super::{Context, build, find};
-use crate::args::{self, NetworkArg, UsernsArg};
+use crate::args::{self, UsernsArg};
 use crate::report::{Failing, Failure};
 use crate::settings::{Flags, Settings};
 use crate::ui;
@@ -256,6 +255,7 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         terminal,
         life,
         namespaces,
+        network,
         limits,
         privileges,
         ..
@@ -270,10 +270,8 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         hostname: namespaces.hostname,
         workdir: of_process.workdir.map(OsString::from),
         user: of_process.user,
-        network: namespaces.network.map(|network| match network {
-            NetworkArg::None => Network::None,
-            NetworkArg::Host => Network::Host,
-        }),
+        network: network.network.clone(),
+        on_network: network.into(),
         read_only: files.read_only,
         as_pid1: namespaces.as_pid1,
         mounts: volumes.chain(files.tmpfs.into_iter().map(Extra::Tmpfs)).collect(),

@@ -109,7 +109,7 @@ const NO_PROGRAMS: Attr = Attr {
 
 /// The filesystems that are views into the kernel.
 fn kernel(spec: &RunSpec, facts: &Facts) -> Vec<Mount> {
-    let host_sys = spec.network == Network::Host && facts.in_user_namespace;
+    let host_sys = spec.network.kind == Network::Host && facts.in_user_namespace;
     let sys = if host_sys { What::HostSys } else { What::Sysfs };
     let sys_attr = Attr {
         read_only: !spec.privileges.open_views,

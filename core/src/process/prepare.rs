@@ -63,15 +63,15 @@ pub(super) struct OwnIds {
 }
 
 /// Returns the namespaces of a run with this `network`.
-pub fn namespaces(network: Network) -> Namespaces {
+pub fn namespaces(network: &Network) -> Namespaces {
     let always = Namespaces::MOUNT
         .with(Namespaces::UTS)
         .with(Namespaces::IPC)
         .with(Namespaces::PID)
         .with(Namespaces::CGROUP);
-    match network {
-        Network::None => always.with(Namespaces::NET),
-        Network::Host => always,
+    match network.is_own() {
+        true => always.with(Namespaces::NET),
+        false => always,
     }
 }
 
@@ -92,14 +92,14 @@ impl Prepared {
             source,
         })?;
         Ok(Self {
-            namespaces: namespaces(spec.network),
+            namespaces: namespaces(&spec.network.kind),
             as_pid1: spec.as_pid1,
             stop_timeout: spec.stop_timeout,
             store: c_string("the store's path", store.as_os_str().as_bytes())?,
             mounts: apply::prepare(&table, scratch.names, None),
             scratch,
             host_name: c_string("the host name", spec.hostname.as_bytes())?,
-            loopback: spec.network == Network::None,
+            loopback: spec.network.kind.is_own(),
             program: Program::new(spec, identity, granted, set_groups)?,
             tells_command: false,
             cgroups: None,
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn only_a_run_without_a_network_has_its_own() {
-        assert!(namespaces(Network::None).has(Namespaces::NET));
-        assert!(!namespaces(Network::Host).has(Namespaces::NET));
+        assert!(namespaces(&Network::None).has(Namespaces::NET));
+        assert!(!namespaces(&Network::Host).has(Namespaces::NET));
     }
 }

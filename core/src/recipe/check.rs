@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::raw::{Wrong, quoted};
-use super::{Location, Network, Owner};
+use super::{BadNetwork, Location, Network, Owner};
 use crate::digest::Digest;
 use crate::glob::GlobSet;
 use crate::path::{BadPath, LONGEST_PATH, TreePath};
@@ -471,17 +471,28 @@ pub(super) fn argument(text: &str) -> Checked<String> {
     }
 }
 
-/// The kind of network.
+/// The kind of network: one that every machine can have.
 pub(super) fn network(text: &str) -> Checked<Network> {
-    match text {
-        "none" => Ok(Network::None),
-        "host" => Ok(Network::Host),
-        _ => {
+    const EXPECTED: &str =
+        "one of \"none\", \"host\", \"bridge\", \"bridge:NAME\", \"private\", \"private:NAME\", \"user\"";
+    match text.parse::<Network>() {
+        Ok(network) if network.is_portable() => Ok(network),
+        Ok(_) => wrong(
+            format!(
+                "{} is a network of one machine, and no part of an image",
+                quoted(text)
+            ),
+            EXPECTED,
+        ),
+        Err(BadNetwork::Name { name }) => wrong(
+            format!("{} cannot name a network", quoted(&name)),
+            "up to 15 lower-case letters, digits, `.`, `_` and `-`",
+        ),
+        Err(_) => {
             let what = format!("{} is not a kind of network", quoted(text));
-            let expected = "one of \"none\", \"host\"";
-            match super::keys::meant(text, ["none", "host"]) {
-                Some(meant) => wrong_so(what, expected, format!("did you mean \"{meant}\"?")),
-                None => wrong(what, expected),
+            match super::keys::meant(text, ["none", "host", "bridge", "private", "user"]) {
+                Some(meant) => wrong_so(what, EXPECTED, format!("did you mean \"{meant}\"?")),
+                None => wrong(what, EXPECTED),
             }
         }
     }

@@ -19,8 +19,6 @@ pub(super) struct Key {
 pub(super) enum Shape {
     /// A text.
     Text(Text),
-    /// One of these words.
-    Word(&'static [&'static str]),
     /// A list of texts.
     List(Text),
     /// A text, or a list of them.
@@ -119,6 +117,10 @@ const USER_NAME: Text = matching("a lower-case name, such as \"app\"", "[a-z_][a
 const GECOS: Text = text("a text without `:` and line ends");
 const HOST_NAME: Text = text("a host name, such as \"web-1\"");
 const ADDRESS: Text = text("an IPv4 or IPv6 address");
+const NETWORK: Text = matching(
+    "one of \"none\", \"host\", \"bridge\", \"bridge:NAME\", \"private\", \"private:NAME\", \"user\"",
+    "none|host|user|(bridge|private)(:[a-z0-9][a-z0-9._-]{0,14})?",
+);
 const WHO: Text = text("a user, such as \"app\", \"1000\" or \"1000:1000\"");
 
 const INTO: Key = may(
@@ -215,8 +217,8 @@ pub(super) static RUN: &[Key] = &[
     ),
     may(
         "network",
-        Shape::Word(&["none", "host"]),
-        "`none`: a network namespace with loopback only (the default); `host`: the host's.",
+        Shape::Text(NETWORK),
+        "`none`: a network namespace with loopback only (the default); `host`: the host's; `bridge`, `bridge:NAME`: one on a bridge that leads out; `private`, `private:NAME`: one on a bridge that leads nowhere else; `user`: what the caller can reach.",
     ),
 ];
 

@@ -14,11 +14,13 @@ pub mod schema;
 mod args;
 mod check;
 mod keys;
+mod network;
 mod raw;
 mod step;
 mod syntax;
 
 pub(crate) use keys::meant;
+pub use network::{BadNetwork, KINDS, NetName, Network};
 
 /// Everything a recipe says, with the values of its arguments put in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,14 +196,4 @@ pub struct RunDefaults {
     pub user: Option<String>,
     /// The kind of network; `None`: none.
     pub network: Option<Network>,
-}
-
-/// The kind of network that a run has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Network {
-    /// A network namespace of its own, with nothing but loopback.
-    #[default]
-    None,
-    /// The host's network namespace.
-    Host,
 }

@@ -502,9 +502,6 @@ impl<'r> Value<'r> {
         let list = |text: &Text| format!("a list, each {}", text.expected);
         Some(match &self.key.shape {
             Shape::Text(text) => text.expected.to_owned(),
-            Shape::Word(words) => {
-                alternatives(&words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>())
-            }
             Shape::List(text) => list(text),
             Shape::OneOrList(text) => format!("{}, or a list of such", text.expected),
             Shape::Number { most } => format!("a whole number from 0 to {most}"),

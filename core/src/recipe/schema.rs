@@ -49,7 +49,6 @@ fn property(key: &Key) -> Value {
 fn shape(shape: &Shape) -> Map<String, Value> {
     let value = match shape {
         Shape::Text(text) => string(text),
-        Shape::Word(words) => json!({ "anyOf": [{ "enum": words }, { "type": "string", "pattern": "\\{" }] }),
         Shape::List(text) => json!({ "type": "array", "minItems": 1, "items": string(text) }),
         Shape::OneOrList(text) => json!({
             "anyOf": [

@@ -112,10 +112,8 @@ impl Image {
         if let Some(user) = &self.run.user {
             text.line("user", user);
         }
-        match self.run.network {
-            Some(Network::None) => text.line("network", "none"),
-            Some(Network::Host) => text.line("network", "host"),
-            None => {}
+        if let Some(network) = &self.run.network {
+            text.line("network", &network.to_string());
         }
         text.finish()
     }
@@ -188,9 +186,10 @@ fn read_run(reader: &mut Reader<'_>) -> Result<RunDefaults, BadDocument> {
     run.user = reader.text("user")?;
     run.network = match reader.take("network") {
         None => None,
-        Some("none") => Some(Network::None),
-        Some("host") => Some(Network::Host),
-        Some(_) => return Err(reader.bad("expected `none` or `host`")),
+        Some(text) => match text.parse::<Network>() {
+            Ok(network) if network.is_portable() && network.to_string() == text => Some(network),
+            _ => return Err(reader.bad("expected a kind of network")),
+        },
     };
     Ok(run)
 }
