@@ -27,6 +27,9 @@ mod reproduce;
 /// Entering an image: what a command sees and can do, how it ends, and what is left of it.
 mod run;
 
+/// Containers on networks: whom they reach, who reaches them, and what is left of it.
+mod network;
+
 /// Going into a container that runs, and looking into it from outside.
 mod exec;
 

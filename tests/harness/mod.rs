@@ -22,6 +22,9 @@ pub(crate) mod server;
 /// A program killed at any one of its system calls.
 pub(crate) mod tracer;
 
+/// Two network namespaces of a test's own.
+pub(crate) mod world;
+
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
