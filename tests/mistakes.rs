@@ -36,7 +36,7 @@ mistakes! {
     an_option_that_there_is_not: ["build", "--verbose"];
     an_option_of_another_tool_to_build: ["build", "-t", "app", "."];
     a_habit_of_starting_over: ["build", "--no-cache"];
-    options_of_another_tool_to_run: ["run", "-it", "-p", "80:80", "busybox"];
+    options_of_another_tool_to_run: ["run", "-it", "-P", "busybox"];
     a_command_of_another_tool: ["pull", "busybox"];
     an_option_before_the_command: ["--store", "/tmp", "images"];
     a_misspelt_option: ["build", "--souce-dir", "x"];
@@ -67,7 +67,7 @@ mistakes! {
     a_volume_that_is_not_there: ["volumes", "rm", "cache"];
     a_volume_of_another_tool: ["volume", "ls"];
     a_variable_without_a_value: ["run", "busybox", "-e", "LANG", "env"];
-    ports_to_publish: ["run", "-p", "8080:80", "busybox"];
+    ports_to_publish: ["run", "-p", "8080:80", "--network", "none", "busybox"];
     a_name_that_no_container_can_have: ["run", "--name", "We b", "busybox"];
     a_name_that_looks_like_an_id: ["run", "--name", "0123456789ab", "-d", "busybox"];
     a_size_of_a_log_that_is_not_kept: ["run", "--log-size", "1m", "busybox"];
@@ -103,7 +103,7 @@ mistakes! {
     a_variable_with_a_blank_in_its_name: ["run", "busybox", "-e", "A B=1", "env"];
     a_word_that_acts_on_a_terminal: ["run", "busybox", "-e", "\u{1b}[31mred", "env"];
     an_option_of_the_command_before_the_command: ["run", "busybox", "-l"];
-    a_network_that_there_is_not: ["run", "busybox", "--network", "bridge"];
+    a_network_that_there_is_not: ["run", "busybox", "--network", "briidge"];
     a_tmpfs_with_a_relative_destination: ["run", "busybox", "--tmpfs", "tmp"];
     an_inspection_in_two_ways: ["inspect", "--tree", "--rootfs", "busybox"];
     a_tag_without_a_name: ["tag", "busybox"];
@@ -160,7 +160,7 @@ mod recipes {
         a_digest_that_is_cut_short: ["build", "a.toml"],
             "a.toml" => "[[step]]\nunpack = \"a.tar.gz\"\nsha256 = \"5c3b4478\"\n";
         a_network_of_another_tool: ["build", "a.toml"],
-            "a.toml" => "[run]\nnetwork = \"bridge\"\n";
+            "a.toml" => "[run]\nnetwork = \"slirp4netns\"\n";
         a_command_as_one_text: ["build", "a.toml"],
             "a.toml" => "[run]\ncommand = \"/bin/sh -c ls\"\n";
         variables_as_a_list: ["build", "a.toml"],

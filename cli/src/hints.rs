@@ -17,12 +17,14 @@ use mk_core::process::exit::{Step, StepError};
 use mk_core::process::idmap::{self, Reason};
 use mk_core::process::{self};
 use mk_core::rootfs::{attach, kept};
-use mk_core::spec::privileges;
+use mk_core::spec::{self, privileges};
 use mk_core::store;
 use mk_core::sys::{Errno, SysError, namespace};
 
 use crate::report::Failing;
 use crate::settings;
+
+mod network;
 
 /// Returns advice for `error`, looking at it and all its causes, the outermost first.
 pub(crate) fn advice(error: &(dyn Error + 'static)) -> Option<String> {
@@ -67,6 +69,9 @@ fn is_not_permitted(error: &(dyn Error + 'static)) -> bool {
 fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(failing) = error.downcast_ref::<Failing>() {
         return failing.hint.clone();
+    }
+    if let Some(spec::Error::Network(refused)) = error.downcast_ref() {
+        return Some(network::of_pointless(refused));
     }
     if let Some(error) = error.downcast_ref() {
         return of_settings(error);

@@ -83,8 +83,6 @@ fn what(error: &clap::Error, command: &str) -> String {
     }
 }
 
-const PORTS: &str = "a network of its own has no ports outside: `--network host` shares the host's";
-
 /// What people type who come from other tools, and what mk has for it: command, word, advice.
 const HABITS: &[(&str, &str, &str)] = &[
     (
@@ -204,14 +202,13 @@ const HABITS: &[(&str, &str, &str)] = &[
     (
         "mk run",
         "--net",
-        "`--network none` and `--network host` choose the network",
+        "`--network bridge`, `host`, `private`, `none` and others choose the network",
     ),
     (
         "mk run",
         "--pids-limit",
         "`--pids COUNT` limits the number of processes",
     ),
-    ("mk run", "--publish", PORTS),
     (
         "mk run",
         "--restart",
@@ -222,8 +219,11 @@ const HABITS: &[(&str, &str, &str)] = &[
         "--security-opt",
         "`--seccomp FILE` or `--seccomp unconfined` choose the system calls, `--allow-new-privileges` what its name says",
     ),
-    ("mk run", "-P", PORTS),
-    ("mk run", "-p", PORTS),
+    (
+        "mk run",
+        "-P",
+        "name each port: `-p 80` takes a free one of the host for it, `-p 8080:80` that one",
+    ),
 ];
 
 /// Returns the advice for a word that another tool would take.

@@ -171,6 +171,9 @@ pub enum Error {
     /// Privileges that contradict each other.
     #[error(transparent)]
     Privileges(#[from] privileges::Error),
+    /// Something is asked of the network that it cannot have.
+    #[error(transparent)]
+    Network(#[from] network::Pointless),
     /// A user or group that is neither a name nor a number.
     #[error(transparent)]
     User(#[from] user::BadUser),
@@ -232,6 +235,14 @@ impl RunSpec {
             None => image_name.to_owned(),
         };
         let privileges = Privileges::new(asked.privileges)?;
+        let network = network::Wanted {
+            kind: asked
+                .network
+                .or_else(|| defaults.network.clone())
+                .unwrap_or_default(),
+            asked: asked.on_network,
+        };
+        network.asked.check(&network.kind)?;
         let user = asked.user.as_deref().or(defaults.user.as_deref()).unwrap_or("0");
         Ok(Self {
             command: command(defaults, asked.command)?,
@@ -247,13 +258,7 @@ impl RunSpec {
             conf: conf.clone(),
             workdir: workdir(asked.workdir, defaults)?,
             user: UserName::parse(user)?,
-            network: network::Wanted {
-                kind: asked
-                    .network
-                    .or_else(|| defaults.network.clone())
-                    .unwrap_or_default(),
-                asked: asked.on_network,
-            },
+            network,
             read_only: asked.read_only,
             as_pid1: asked.as_pid1,
             mounts: in_order(check_powers(asked.mounts, asked.userns, &privileges)?)?,

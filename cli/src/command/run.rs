@@ -13,7 +13,7 @@ use mk_core::process::exit::Step;
 use mk_core::rootfs::Rootfs;
 use mk_core::spec::streams::Streams;
 use mk_core::spec::ulimit::Lowered;
-use mk_core::spec::{Asked, Extra, RunSpec, Userns};
+use mk_core::spec::{self, Asked, Extra, RunSpec, Userns};
 use mk_core::store::{self, Image, ImageId, Store};
 
 use super::{Context, build, find};
@@ -36,6 +36,9 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     let (word, dry_run) = (args.image.clone(), args.dry_run);
     let life = Life::of(&args.life)?;
     let asked = asked(args, context)?;
+    if let Some(kind) = &asked.network {
+        asked.on_network.check(kind).map_err(spec::Error::from)?;
+    }
     let store = context.store(&settings)?;
     // Before an image is built for it.
     let state = life

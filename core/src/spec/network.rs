@@ -40,6 +40,39 @@ pub struct Asked {
     pub host_loopback: bool,
 }
 
+impl Asked {
+    /// Refuses what could have no effect on a network of this `kind`.
+    pub fn check(&self, kind: &Network) -> Result<(), Pointless> {
+        let on_bridge = matches!(kind, Network::Bridge(_) | Network::Private(_));
+        let leads_out = matches!(kind, Network::Bridge(_) | Network::User);
+        let given = [
+            ("--ip", self.ip.is_some(), on_bridge),
+            ("--ip6", self.ip6.is_some(), on_bridge),
+            ("--mac", self.mac.is_some(), on_bridge),
+            ("--network-alias", !self.aliases.is_empty(), on_bridge),
+            ("--publish", !self.publish.is_empty(), leads_out),
+            ("--host-loopback", self.host_loopback, leads_out),
+        ];
+        match given.into_iter().find(|(_, given, useful)| *given && !useful) {
+            Some((option, ..)) => Err(Pointless {
+                option,
+                kind: kind.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Something was asked for that the network of the run cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{option}` has no effect with the network `{kind}`")]
+pub struct Pointless {
+    /// What.
+    pub option: &'static str,
+    /// The kind of network.
+    pub kind: Network,
+}
+
 /// A text that is none of what a network is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadAsked {
@@ -358,6 +391,30 @@ mod tests {
             publish("1-3:5-6"),
             "`1-3:5-6` is no port to publish: there are 3 ports of the host for 2 of the container"
         );
+    }
+
+    #[test]
+    fn what_could_have_no_effect_is_refused() {
+        let published = Asked {
+            publish: vec!["80".parse().unwrap()],
+            ..Asked::default()
+        };
+        for kind in ["none", "host", "private", "ns:blue", "container:web"] {
+            let refused = published.check(&kind.parse().unwrap()).unwrap_err();
+            assert_eq!(
+                (refused.option, refused.kind.to_string().as_str()),
+                ("--publish", kind)
+            );
+        }
+        for kind in ["bridge", "user"] {
+            assert_eq!(published.check(&kind.parse().unwrap()), Ok(()));
+        }
+        let addressed = Asked {
+            ip: Some(Ipv4Addr::new(10, 0, 0, 7)),
+            ..Asked::default()
+        };
+        assert!(addressed.check(&Network::User).is_err());
+        assert!(addressed.check(&"private:db".parse().unwrap()).is_ok());
     }
 
     #[test]

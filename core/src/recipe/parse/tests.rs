@@ -459,7 +459,9 @@ const AROUND: &[(&str, &str, &[&str])] = &[
     ("run.workdir = 'src'", "'src'", &["did you mean \"/src\"?"]),
     ("run.user = 'a:b:c'", "'a:b:c'", &["not a user"]),
     ("run.user = '01'", "'01'", &["not a user"]),
-    ("run.network = 'bridge'", "'bridge'", &["not a kind of network", "\"none\", \"host\""]),
+    ("run.network = 'slirp'", "'slirp'", &["not a kind of network", "\"none\", \"host\""]),
+    ("run.network = 'bridge:a/b'", "'bridge:a/b'", &["cannot name a network"]),
+    ("run.network = 'ns:blue'", "'ns:blue'", &["of one machine"]),
     ("run.network = 'hots'", "'hots'", &["did you mean \"host\"?"]),
     // TOML itself
     ("a = ", "", &["nothing stands behind `=`", "a text in quotes"]),
