@@ -25,6 +25,8 @@ pub mod mount;
 pub mod mounted;
 /// Namespaces: clone, unshare, id maps, and the two settings of fresh ones.
 pub mod namespace;
+/// Packet filtering and address translation: nf_tables.
+pub mod netfilter;
 /// Being told of changes in a folder.
 pub mod notify;
 /// Handles on processes that this one did not start.
