@@ -1,6 +1,11 @@
 //! What a network namespace is given: the texts of the three files in `/etc` that tell a program who and where it is.
 //! Pure; bringing loopback up is `sys::namespace::loopback_up`.
 
+/// That the host passes packets on.
+pub mod forwarding;
+/// The way out, and who may come in.
+pub mod nat;
+
 use std::fmt::Write as _;
 
 use crate::recipe::Conf;
