@@ -9,8 +9,10 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use super::SECRET;
 
 /// How the program is started to act.
 pub(super) const WORDS: [&str; 4] = [
@@ -50,21 +52,23 @@ fn push() {
     });
 }
 
-/// How long the hunter waits for prey.
-const HUNT: Duration = Duration::from_secs(8);
+/// How long the hunter waits for prey where nobody ends the hunt.
+const HUNT: Duration = Duration::from_secs(120);
 
-/// Looks at every process that comes along, says which one of them it could get something out of that is the host's, and
-/// writes to the programs that it caught.
+/// Looks at every process that comes along, until there is a file at `MK_ATTACK_UNTIL`; says which one of them it could
+/// get something out of that is the host's, and writes to the programs that it caught.
 fn hunt() {
     say("hunting");
     let begin = Instant::now();
+    let until = PathBuf::from(std::env::var("MK_ATTACK_UNTIL").unwrap_or_default());
     let mut caught = std::collections::BTreeMap::new();
-    while begin.elapsed() < HUNT {
+    while begin.elapsed() < HUNT && !until.exists() {
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let proc = entry.path();
             let is_process = entry.file_name().to_string_lossy().parse::<u32>().is_ok();
             if is_process && !proc.ends_with("1") {
                 caught.extend(catch(&proc));
+                caught.extend(read_environment(&proc));
             }
         }
     }
@@ -78,6 +82,15 @@ fn hunt() {
         }
     }
     say("done");
+}
+
+/// Reads what the host's processes have in their environment, and nobody in the container.
+fn read_environment(proc: &Path) -> Option<(String, Option<File>)> {
+    let environment = std::fs::read(proc.join("environ")).ok()?;
+    let found = environment
+        .split(|&byte| byte == 0)
+        .any(|entry| entry.ends_with(SECRET.as_bytes()));
+    found.then(|| ("an environment of the host's".into(), None))
 }
 
 /// Opens what a process has that is not this container's: the file of a program that is not where its name says, or the
@@ -115,19 +128,18 @@ fn look_into(proc: &Path) -> Option<(String, Option<File>)> {
     let mut files = std::fs::read_dir(proc.join("fd")).into_iter().flatten().flatten();
     let files = files.any(|file| std::fs::read_link(file.path()).is_ok());
     let caught = match std::fs::read_link(proc.join("exe")) {
+        // It hides from its first moment until it executes its command, so it did all the while.
         Err(refused) if refused.kind() == std::io::ErrorKind::PermissionDenied => memory.is_ok() || files,
-        // It has executed its command meanwhile. Memory that was opened before that is no longer its own.
-        Ok(_) => memory.is_ok_and(|memory| is_of(&memory, proc) == Some(false)),
+        // It has executed its command meanwhile, and what was opened may be that one's.
+        Ok(_) => memory.is_ok_and(|memory| is_gone(&memory) && std::fs::read_link(proc.join("exe")).is_ok()),
         Err(_) => false,
     };
     caught.then(|| ("the memory or the files of a hidden one".into(), None))
 }
 
-/// Whether `memory` is what the process has now; nothing where it has ended.
-fn is_of(memory: &File, proc: &Path) -> Option<bool> {
-    let maps = std::fs::read_to_string(proc.join("maps")).ok()?;
-    let start = u64::from_str_radix(maps.split('-').next()?, 16).ok()?;
-    let read = memory.read_at(&mut [0], start).is_ok_and(|got| got == 1);
-    // It may have ended since.
-    (read || std::fs::read_link(proc.join("exe")).is_ok()).then_some(read)
+/// Whether nobody has `memory` any more: whoever had it has executed a program since, or ended. Any address will do: of
+/// memory that is gone there is nothing to be read, and where there is a process nothing but an error (`mem_rw` in
+/// fs/proc/base.c).
+fn is_gone(memory: &File) -> bool {
+    matches!(memory.read_at(&mut [0], 0), Ok(0))
 }

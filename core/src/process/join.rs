@@ -68,6 +68,8 @@ pub(super) fn run(ready: &Joining, mk: OwnedFd, report: Reporter, gate: Option<O
         Err(fault) => fault,
     };
     report.fault(&fault, &Note::new());
+    // The kernel takes a process's memory before its files, and without memory nothing says that it hides.
+    let _ = process::close_all_but_these([]);
     process::exit_now(super::exit::MK_FAILED.into())
 }
 
