@@ -20,12 +20,16 @@
 //! let owner = table.make()?;      // the table is there until `owner` is dropped, however that comes about
 //! ```
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Errno, SysError};
 
 /// The bytes of a transaction.
 mod encode;
+/// What a rule is made of.
+mod expressions;
+/// Connections that the kernel knows of.
+pub mod conntrack;
 /// What is there already, from the kernel.
 mod list;
 /// Asking the kernel.
@@ -77,6 +81,8 @@ pub enum Kind {
     Filter,
     /// Change addresses; asked for the first packet of a connection only.
     Nat,
+    /// Change headers of what this machine sends, which is then routed by what they say. At [`Hook::Output`] only.
+    Route,
 }
 
 /// Where packets come to a chain (`NF_INET_*` in linux/netfilter.h).
@@ -126,6 +132,10 @@ pub enum Match {
     LocalDestination,
     /// It goes to one of these ports.
     Port(Protocol, Ports),
+    /// It comes from this port.
+    SourcePort(Protocol, u16),
+    /// It answers whoever began the connection.
+    Answer,
     /// It belongs to a connection that was let pass, or to one related to it.
     Established,
     /// It belongs to a connection whose destination was changed.
@@ -144,6 +154,29 @@ pub enum Action {
     /// It goes to this address instead, and to one of these ports; to the same port where there are none. Packets of
     /// the other family are left alone.
     Dnat(IpAddr, Option<Ports>),
+    /// It gets these addresses and this port, and its connection knows nothing of that: what answers must be rewritten
+    /// back by another rule. Checksums stay right.
+    Rewrite {
+        /// Where it comes from.
+        source: Ipv6Addr,
+        /// Where it goes to.
+        destination: Ipv6Addr,
+        /// What it is a packet of.
+        protocol: Protocol,
+        /// Which of its ports changes.
+        end: End,
+        /// What that becomes.
+        port: u16,
+    },
+}
+
+/// One of the two ends of a connection, as a packet names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Who sent it.
+    Source,
+    /// Who gets it.
+    Destination,
 }
 
 /// Addresses that begin with the same bits.

@@ -136,6 +136,68 @@ fn a_table_in_the_kernel_is_what_its_text_says() {
     });
 }
 
+/// Chains that lead a port of the loopback somewhere else, and the answers back.
+fn rewriting() -> Table {
+    let face = "100::1f90".parse().unwrap();
+    let loopback = Ipv6Addr::LOCALHOST;
+    let inside = "fd00::2".parse().unwrap();
+    let mut rules = (Vec::new(), Vec::new());
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        rules.0.push(Rule::new(
+            [
+                Match::Destination(Subnet::only(loopback.into())),
+                Match::Port(protocol, Ports::one(8080)),
+            ],
+            Action::Rewrite {
+                source: face,
+                destination: inside,
+                protocol,
+                end: End::Destination,
+                port: 80,
+            },
+        ));
+        rules.1.push(Rule::new(
+            [
+                Match::Destination(Subnet::only(face.into())),
+                Match::SourcePort(protocol, 80),
+                Match::Answer,
+            ],
+            Action::Rewrite {
+                source: loopback,
+                destination: loopback,
+                protocol,
+                end: End::Source,
+                port: 8080,
+            },
+        ));
+    }
+    let chain = |name, kind, hook, priority, rules| Chain {
+        name,
+        kind,
+        hook,
+        priority,
+        rules,
+    };
+    Table {
+        name: "mk-there-and-back".into(),
+        owned: false,
+        chains: vec![
+            chain("there", Kind::Route, Hook::Output, RAW, rules.0),
+            chain("back", Kind::Filter, Hook::Input, 200, rules.1),
+        ],
+    }
+}
+
+#[test]
+fn rules_that_rewrite_headers_are_what_their_text_says() {
+    apart(|| {
+        let table = rewriting();
+        table.make().unwrap();
+        let Some(listed) = listed() else { return };
+        assert_eq!(listed, table.to_string());
+    });
+}
+
 #[test]
 fn nft_reads_the_text_of_a_table() {
     apart(|| {

@@ -4,7 +4,7 @@ use std::fmt::{Display, Formatter, Result};
 use std::net::IpAddr;
 
 use super::{
-    Action, Chain, DSTNAT, FILTER, Hook, Kind, Match, Ports, Protocol, RAW, Rule, SRCNAT, Subnet, Table,
+    Action, Chain, DSTNAT, End, FILTER, Hook, Kind, Match, Ports, Protocol, RAW, Rule, SRCNAT, Subnet, Table,
 };
 
 impl Display for Table {
@@ -40,6 +40,7 @@ impl Chain {
         let kind = match self.kind {
             Kind::Filter => "filter",
             Kind::Nat => "nat",
+            Kind::Route => "route",
         };
         // The names of the last two are for these hooks only.
         let priority = match (self.priority, self.hook) {
@@ -89,8 +90,9 @@ impl Display for Match {
             Self::Destination(subnet) => write!(f, "{} daddr {subnet}", family(subnet.address)),
             Self::NotDestination(subnet) => write!(f, "{} daddr != {subnet}", family(subnet.address)),
             Self::LocalDestination => f.write_str("fib daddr type local"),
-            Self::Port(Protocol::Tcp, ports) => write!(f, "tcp dport {ports}"),
-            Self::Port(Protocol::Udp, ports) => write!(f, "udp dport {ports}"),
+            Self::Port(protocol, ports) => write!(f, "{} dport {ports}", protocol_name(*protocol)),
+            Self::SourcePort(protocol, port) => write!(f, "{} sport {port}", protocol_name(*protocol)),
+            Self::Answer => f.write_str("ct direction reply"),
             Self::Established => f.write_str("ct state established,related"),
             Self::Translated => f.write_str("ct status dnat"),
         }
@@ -106,6 +108,23 @@ impl Display for Action {
             Self::Dnat(to, None) => write!(f, "dnat {} to {to}", family(*to)),
             Self::Dnat(IpAddr::V4(to), Some(ports)) => write!(f, "dnat ip to {to}:{ports}"),
             Self::Dnat(IpAddr::V6(to), Some(ports)) => write!(f, "dnat ip6 to [{to}]:{ports}"),
+            Self::Rewrite {
+                source,
+                destination,
+                protocol,
+                end,
+                port,
+            } => {
+                let end = match end {
+                    End::Source => "sport",
+                    End::Destination => "dport",
+                };
+                let protocol = protocol_name(*protocol);
+                write!(
+                    f,
+                    "ip6 saddr set {source} ip6 daddr set {destination} {protocol} {end} set {port}"
+                )
+            }
         }
     }
 }
@@ -125,6 +144,13 @@ impl Display for Ports {
             true => write!(f, "{}", self.first),
             false => write!(f, "{}-{}", self.first, self.last),
         }
+    }
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
     }
 }
 
