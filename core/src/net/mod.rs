@@ -8,6 +8,9 @@ pub mod nat;
 
 use std::fmt::Write as _;
 
+/// Ports of the host that lead into a container.
+pub mod publish;
+
 use crate::recipe::Conf;
 use crate::spec::DEFAULT_HOST_NAME;
 

@@ -33,6 +33,8 @@ pub mod notify;
 pub mod pidfd;
 /// What a mount or a file goes onto: opened and made below a handle, without allocating.
 pub mod place;
+/// Ports: sockets that hold them.
+pub mod port;
 /// What this kernel can do.
 pub mod probe;
 /// Processes: privileges, exec, wait.

@@ -257,13 +257,7 @@ fn rewrite_port(out: &mut Vec<u8>, end: End, protocol: Protocol, port: u16) {
         Protocol::Udp => 6,
     };
     value(out, NFT_REG_1, &port.to_be_bytes());
-    rewrite(
-        out,
-        TRANSPORT_HEADER,
-        port_offset(end),
-        2,
-        Checksum::At(checksum),
-    );
+    rewrite(out, TRANSPORT_HEADER, port_offset(end), 2, Checksum::At(checksum));
 }
 
 fn local_destination(out: &mut Vec<u8>) {

@@ -24,12 +24,12 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Errno, SysError};
 
+/// Connections that the kernel knows of.
+pub mod conntrack;
 /// The bytes of a transaction.
 mod encode;
 /// What a rule is made of.
 mod expressions;
-/// Connections that the kernel knows of.
-pub mod conntrack;
 /// What is there already, from the kernel.
 mod list;
 /// Asking the kernel.
