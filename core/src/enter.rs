@@ -36,6 +36,8 @@ use crate::sys::{SysError, place, probe};
 
 /// What the command may do, and what stands in the way of it.
 pub mod grant;
+/// The run's network.
+pub mod network;
 
 pub use grant::Grant;
 
@@ -92,6 +94,15 @@ pub enum Error {
         /// Which one.
         kind: Network,
     },
+    /// The network namespace belongs to somebody else.
+    #[error("cannot make the network `{kind}`: only root of the machine may change the host's network")]
+    HostsNetwork {
+        /// Which one.
+        kind: Network,
+    },
+    /// The network cannot be made, or has no place.
+    #[error(transparent)]
+    Network(#[from] net::Error),
     /// No ids are free.
     #[error(transparent)]
     Pool(#[from] pool::Error),
@@ -213,6 +224,7 @@ pub struct Plan {
     userns: Userns,
     /// The ids that the container has of its own.
     taken: Option<Taken>,
+    place: network::Place,
 }
 
 impl fmt::Display for Plan {
@@ -232,6 +244,9 @@ impl fmt::Display for Plan {
         }
         if self.streams != Streams::default() {
             writeln!(f, "{}", self.streams)?;
+        }
+        if let network::Place::Decided(place) = &self.place {
+            write!(f, "{place}")?;
         }
         write!(f, "{}{}", self.grant, self.table)
     }
@@ -270,7 +285,10 @@ pub fn furnish(
 /// Decides how `spec` is run on `rootfs`, to which all was attached that it asks for; this process must be root of its
 /// user namespace.
 pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
-    if !matches!(spec.network.kind, Network::None | Network::Host) {
+    if !matches!(
+        spec.network.kind,
+        Network::None | Network::Host | Network::Bridge(_)
+    ) {
         return Err(Error::NoNetwork {
             kind: spec.network.kind.clone(),
         });
@@ -308,6 +326,7 @@ pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
         create,
         userns: spec.userns,
         taken: None,
+        place: network::Place::of(&spec.network.kind),
     })
 }
 
@@ -382,6 +401,7 @@ pub fn attend(own: Own, spec: &RunSpec, start: Start) -> Result<Ended, Error> {
 
 /// Makes all ready that `plan` needs, which was made of the same `rootfs` and `spec`.
 pub fn prepare(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Start, Error> {
+    let connection = std::mem::take(&mut plan.place).taken()?;
     make_scratch_folder(&rootfs.store).map_err(Error::Scratch)?;
     match (&spec.scratch, &rootfs.kept) {
         (ScratchKind::Memory { .. }, _) => {}
@@ -415,6 +435,10 @@ pub fn prepare(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Start, 
     )?;
     let ready = match foreign {
         Some(foreign) => ready.with_ids(foreign)?,
+        None => ready,
+    };
+    let ready = match connection {
+        Some(connection) => ready.on_network(connection),
         None => ready,
     };
     Ok(Start {

@@ -54,6 +54,9 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
         .attach_volumes(&store, &spec.mounts)
         .map_err(|error| failed(error.into()))?;
     let mut plan = enter::plan(&rootfs, &spec).map_err(failed)?;
+    let names = life.as_ref().and_then(|life| life.name.clone());
+    plan.decide_network(&spec, &settings.state, names.into_iter().collect())
+        .map_err(failed)?;
     for lowered in &plan.rlimits.lowered {
         context.ui.note(too_high(lowered));
     }
@@ -64,6 +67,7 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     let filtered = plan.grant.granted.filter.is_some();
     enter::furnish(&mut rootfs, &store, (&id, &image), &spec).map_err(failed)?;
     plan.take_ids().map_err(failed)?;
+    plan.take_network().map_err(failed)?;
     let ended = match (life, state) {
         (Some(life), Some(state)) => {
             let image = ImageWord {

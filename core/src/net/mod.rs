@@ -7,12 +7,43 @@ pub mod forwarding;
 pub mod nat;
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// Ports of the host that lead into a container.
 pub mod publish;
 
 use crate::recipe::Conf;
 use crate::spec::DEFAULT_HOST_NAME;
+use crate::sys::process::{self, CapabilitySet};
+use crate::sys::{SysError, namespace};
+
+/// The bridge of a network.
+pub mod bridge;
+mod error;
+/// Addresses, and who has them.
+pub mod lease;
+/// The folder of networks.
+pub mod network;
+/// What is done to a network namespace.
+pub mod order;
+/// A run's place on a network.
+pub mod plan;
+/// The addresses of a network.
+pub mod subnet;
+
+pub use error::{Error, Result};
+
+/// Whether this machine speaks IPv6, and new interfaces do.
+pub fn has_ipv6() -> bool {
+    let off = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+    Path::new(off).exists() && fs_err::read_to_string(off).is_ok_and(|text| text.trim() == "0")
+}
+
+/// Whether this process may change the network namespace that it is in: it belongs to its own user namespace, or to one
+/// below, and mk is allowed to (capabilities(7), `CAP_NET_ADMIN`).
+pub fn is_ours() -> std::result::Result<bool, SysError> {
+    Ok(process::own_capabilities()?.contains(CapabilitySet::NET_ADMIN) && namespace::owns_network()?)
+}
 
 /// Returns the host name that `conf` gives, or the default one.
 pub fn host_name(conf: &Conf) -> &str {

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::Gates;
 use super::exit::{At, Fault, Step};
 use super::init;
 use super::prepare::Prepared;
@@ -20,17 +21,11 @@ use crate::sys::{SysError, mount, place};
 
 /// Becomes the container; tells the parent of the step that failed, where one does.
 ///
-/// `tether` hangs up when mk ends; `report` is closed by a successful exec; where there is a `gate`, mk writes to it as
-/// soon as this process has its ids, and is in its cgroups.
-pub(super) fn run(
-    ready: &Prepared,
-    tether: OwnedFd,
-    report: Reporter,
-    gate: Option<OwnedFd>,
-    files: Theirs,
-) -> ! {
+/// `tether` hangs up when mk ends; `report` is closed by a successful exec; of the `gates`, mk writes to the first as soon
+/// as this process has its ids, and is in its cgroups, and to the second as soon as it has its interface.
+pub(super) fn run(ready: &Prepared, tether: OwnedFd, report: Reporter, gates: Gates, files: Theirs) -> ! {
     let mut note = Note::new();
-    let fault = match become_container(ready, &tether, gate.as_ref(), &report, &files, &mut note) {
+    let fault = match become_container(ready, &tether, &gates, &report, &files, &mut note) {
         Ok(never) => match never {},
         Err(fault) => fault,
     };
@@ -41,7 +36,7 @@ pub(super) fn run(
 fn become_container(
     ready: &Prepared,
     mk: &OwnedFd,
-    gate: Option<&OwnedFd>,
+    gates: &Gates,
     report: &Reporter,
     files: &Theirs,
     note: &mut Note,
@@ -52,7 +47,7 @@ fn become_container(
     // From now on there are, or will be, processes in the container: none may open our memory or our files.
     process::hide_memory().at(Step::Tether)?;
     // Before there is a second process, which would stay behind.
-    if let Some(gate) = gate {
+    if let Some(gate) = &gates.gate {
         wait_at(gate).at(Step::Cgroup)?;
     }
     if ready.own_ids.is_some() {
@@ -65,7 +60,7 @@ fn become_container(
     if ready.as_pid1 {
         split(ready, Namespaces::PID)?;
     }
-    let terminal = enter_root(ready, report, note)?;
+    let terminal = enter_root(ready, gates, report, note)?;
     *note = Note::new();
     namespace::set_host_name(&ready.host_name).at(Step::HostName)?;
     if ready.loopback {
@@ -106,7 +101,7 @@ fn tie(mk: &OwnedFd) -> Result<(), SysError> {
     Ok(())
 }
 
-/// Waits until this process has its ids, and is in its cgroups.
+/// Waits until mk has done its part.
 fn wait_at(gate: &OwnedFd) -> Result<(), SysError> {
     if process::read(gate, &mut [0])? == 0 {
         // mk has ended, or could not do its part and says so itself.
@@ -141,7 +136,12 @@ fn take_streams(ready: &Prepared, files: &Theirs, terminal: Option<&Pair>) -> Re
 }
 
 /// Returns the run's own terminal, where it has one.
-fn enter_root(ready: &Prepared, report: &Reporter, note: &mut Note) -> Result<Option<Pair>, Fault> {
+fn enter_root(
+    ready: &Prepared,
+    gates: &Gates,
+    report: &Reporter,
+    note: &mut Note,
+) -> Result<Option<Pair>, Fault> {
     place::set_umask(0);
     mount::keep_to_ourselves().at(Step::Propagation)?;
     // Short names: an option of a filesystem is at most 255 bytes long, and two layers are named in one.
@@ -163,6 +163,16 @@ fn enter_root(ready: &Prepared, report: &Reporter, note: &mut Note) -> Result<Op
     }
     // After the last place was made in it.
     ready.mounts.finish(root.as_fd()).at(Step::ReadOnly)?;
+    // While the host's /proc can be named: that of the container lets nobody change settings.
+    if let (Some(connection), Some(line)) = (&ready.connection, &gates.line) {
+        *note = Note::new();
+        wait_at(line).at(Step::Network)?;
+        connection
+            .inside
+            .carry_out()
+            .map_err(|refused| (refused.at, refused.failed))
+            .or_else(|(at, failed)| Err(failed).at_index(Step::Network, at))?;
+    }
     mount::enter_root(root.as_fd()).at(Step::Enter)?;
     Ok(terminal)
 }

@@ -54,6 +54,8 @@ pub enum Step {
     HostName,
     /// Bringing loopback up.
     Loopback,
+    /// Giving the interface of its network its addresses and routes.
+    Network,
     /// Going to the working directory.
     Workdir,
     /// Starting the process that will run the command.
@@ -77,7 +79,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 25] = [
         Self::Tether,
         Self::OomScore,
         Self::Cgroup,
@@ -92,6 +94,7 @@ impl Step {
         Self::Enter,
         Self::HostName,
         Self::Loopback,
+        Self::Network,
         Self::Workdir,
         Self::Split,
         Self::Streams,
@@ -229,6 +232,7 @@ impl fmt::Display for Doing<'_> {
             Step::Enter => f.write_str("cannot enter the root"),
             Step::HostName => write!(f, "cannot set the host name `{object}`"),
             Step::Loopback => f.write_str("cannot bring loopback up"),
+            Step::Network => write!(f, "cannot set up the container's network: `{object}` was refused"),
             Step::Workdir => write!(f, "cannot enter the working directory `{object}`"),
             Step::Split => f.write_str("cannot start the first process"),
             Step::Streams => f.write_str("cannot put standard input, output and error in place"),

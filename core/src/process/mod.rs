@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::cgroup;
+use crate::net;
+use crate::net::plan::Connection;
 use crate::spec::streams::Keys;
 use crate::sys::namespace::{self, Namespaces, Side};
 use crate::sys::process::{self, Ending};
@@ -60,6 +62,9 @@ pub enum Error {
     /// The container cannot be put into its cgroups.
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    /// The container cannot be connected to its network.
+    #[error(transparent)]
+    Network(#[from] net::Error),
     /// A text that cannot be handed to the kernel.
     #[error("{what} holds a NUL byte: `{text}`")]
     Nul {
@@ -169,6 +174,7 @@ impl Child {
                 carried,
             }),
             Err(failed) => {
+                work.release();
                 signal::set_blocked(blocked_before)?;
                 Err(match failed {
                     Error::Sys(failed) => match probe::explain(&failed) {
@@ -192,6 +198,8 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
     let (report, reported) = report::channel(work.tells_command())?;
     // Where the child cannot be born in its cgroups, or with its ids, it waits until it has been given them.
     let gate = work.waits().then(process::pipe).transpose()?;
+    // It waits for its interface later, and makes its mounts meanwhile.
+    let line = work.connection().map(|_| process::pipe()).transpose()?;
     match work.born()? {
         Side::Parent { pid, handle } => {
             let ends = Ends {
@@ -207,21 +215,58 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
                 ends.end();
                 return Err(failed);
             }
+            if let Some(connection) = work.connection() {
+                match connection.connect(pid.unsigned_abs()) {
+                    // Where nobody reads it, the child has failed, and says so.
+                    Ok(()) => drop(line.map(|(_, go)| process::write(go, b"g"))),
+                    Err(failed) => {
+                        drop(line);
+                        let told = ends.failure();
+                        ends.end();
+                        // A child that is gone has no namespace to make anything in, and says why it is gone.
+                        return Err(match told {
+                            Some((step, index, failed, note)) => work.failed(step, index, failed, note),
+                            None => failed.into(),
+                        });
+                    }
+                }
+            }
             Ok((ends, incoming, carried))
         }
         Side::Child => {
             drop(tether);
-            // Without the writing end, which only mk holds now.
+            // Without the writing ends, which only mk holds now.
             let gate = gate.map(|(gate, _)| gate);
+            let line = line.map(|(line, _)| line);
             match work {
-                Work::Run(ready) => child::run(ready, tethered, reported, gate, files),
+                Work::Run(ready) => child::run(ready, tethered, reported, Gates { gate, line }, files),
                 Work::Join(ready) => join::run(ready, tethered, reported, gate, files),
             }
         }
     }
 }
 
+/// What the child waits for on its way.
+#[derive(Debug)]
+struct Gates {
+    /// For its ids and its cgroups.
+    gate: Option<OwnedFd>,
+    /// For its interface.
+    line: Option<OwnedFd>,
+}
+
 impl Ends {
+    /// Returns what the child, which is about to end, has failed at.
+    fn failure(&self) -> Option<(Step, u32, SysError, String)> {
+        loop {
+            match self.report.listen() {
+                Ok(Told::Failed(step, index, failed, note)) => return Some((step, index, failed, note)),
+                Ok(Told::Nothing) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// Ends the container, and waits for that.
     fn end(&self) {
         let _ = signal::send(self.handle.as_fd(), Signal::KILL);
@@ -419,17 +464,7 @@ impl Child {
             }
             Told::Failed(step, index, failed, note) => (step, index, failed, note),
         };
-        let error = match probe::explain(&failed) {
-            Some(too_old) => too_old.into(),
-            None => StepError {
-                step,
-                object: self.work.object(step, index as usize),
-                note,
-                failed,
-            }
-            .into(),
-        };
-        self.phase = Phase::Failed(error);
+        self.phase = Phase::Failed(self.work.failed(step, index, failed, note));
         Ok(())
     }
 }
@@ -440,6 +475,7 @@ impl Drop for Child {
             self.ends.end();
         }
         self.carried.end();
+        self.work.release();
         let _ = signal::set_blocked(self.blocked_before);
     }
 }
@@ -538,6 +574,34 @@ impl Work {
         Ok(())
     }
 
+    fn connection(&self) -> Option<&Connection> {
+        match self {
+            Self::Run(ready) => ready.connection.as_ref(),
+            Self::Join(_) => None,
+        }
+    }
+
+    /// Gives back what the container had that others can have now that it has ended.
+    fn release(&self) {
+        if let Some(connection) = self.connection() {
+            connection.lease.release();
+        }
+    }
+
+    /// Returns what is said of a step of the child's that failed.
+    fn failed(&self, step: Step, index: u32, failed: SysError, note: String) -> Error {
+        match probe::explain(&failed) {
+            Some(too_old) => too_old.into(),
+            None => StepError {
+                step,
+                object: self.object(step, index as usize),
+                note,
+                failed,
+            }
+            .into(),
+        }
+    }
+
     fn tells_command(&self) -> bool {
         matches!(self, Self::Run(ready) if ready.tells_command)
     }
@@ -586,6 +650,10 @@ impl Prepared {
                 line.lines().next().unwrap_or_default().to_owned()
             }
             Step::HostName => shown(self.host_name.as_bytes()),
+            Step::Network => match &self.connection {
+                Some(connection) => connection.inside.command(index).to_owned(),
+                None => String::new(),
+            },
             _ => self.program.object(step, index).unwrap_or_default(),
         }
     }

@@ -12,6 +12,7 @@ use super::program::{Program, c_string};
 use crate::cgroup::Groups;
 use crate::mounts::mapped::Handles;
 use crate::mounts::{Table, apply};
+use crate::net::plan::Connection;
 use crate::recipe::Network;
 use crate::rootfs::scratch::{Disk, Scratch};
 use crate::rootfs::{self, Rootfs};
@@ -43,6 +44,8 @@ pub struct Prepared {
     pub(super) keep_open: Keep,
     /// The ids of a container that has none of the machine's.
     pub(super) own_ids: Option<OwnIds>,
+    /// Its place on a network.
+    pub(super) connection: Option<Connection>,
 }
 
 /// What a container needs whose ids are none of the machine's.
@@ -105,6 +108,7 @@ impl Prepared {
             cgroups: None,
             keep_open: Keep::of(rootfs.locks()),
             own_ids: None,
+            connection: None,
             table,
             _rootfs: rootfs,
         })
@@ -119,12 +123,28 @@ impl Prepared {
         self.mounts = apply::prepare(&self.table, self.scratch.names, Some(handles));
         self.namespaces = self.namespaces.with(Namespaces::USER);
         let birthplace = rootfs::scratch_path(Path::new(OsStr::from_bytes(self.store.as_bytes())));
-        self.keep_open = Keep::of(self._rootfs.locks().chain([taken.as_fd()]));
         self.own_ids = Some(OwnIds {
             taken,
             birthplace: c_string("the store's path", birthplace.into_os_string().into_vec())?,
         });
+        self.keep();
         Ok(self)
+    }
+
+    /// Puts the container on a network.
+    #[must_use]
+    pub fn on_network(mut self, connection: Connection) -> Self {
+        self.loopback = false;
+        self.connection = Some(connection);
+        self.keep();
+        self
+    }
+
+    /// Gathers what the reaper holds.
+    fn keep(&mut self) {
+        let ids = self.own_ids.iter().map(|ids| ids.taken.as_fd());
+        let network = self.connection.iter().flat_map(Connection::handles);
+        self.keep_open = Keep::of(self._rootfs.locks().chain(ids).chain(network));
     }
 
     /// Has [`super::Child::started`] return the process id of the command; costs two system calls.

@@ -264,6 +264,26 @@ pub fn try_lock_byte(file: impl AsFd, at: i64) -> Result<bool, SysError> {
     }
 }
 
+/// Whether somebody else holds a lock on the byte `at` of an open file (`F_OFD_GETLK`).
+pub fn is_byte_locked(file: impl AsFd, at: i64) -> Result<bool, SysError> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+    let mut asked = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: at,
+        l_len: 1,
+        l_pid: 0,
+    };
+    match fcntl(file.as_fd(), FcntlArg::F_OFD_GETLK(&mut asked)) {
+        Ok(_) => Ok(asked.l_type != libc::F_UNLCK as libc::c_short),
+        Err(errno) => Err(SysError::new(
+            Errno::from_raw_os_error(errno as i32),
+            format_args!("fcntl({}, F_OFD_GETLK, {at})", shown(&file)),
+        )),
+    }
+}
+
 /// Returns the user that this process makes files as.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()

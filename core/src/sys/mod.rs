@@ -27,6 +27,8 @@ pub mod mounted;
 pub mod namespace;
 /// Packet filtering and address translation: nf_tables.
 pub mod netfilter;
+/// Interfaces, addresses and routes.
+pub mod netlink;
 /// Being told of changes in a folder.
 pub mod notify;
 /// Handles on processes that this one did not start.

@@ -282,6 +282,26 @@ pub fn is_in_first_user_namespace(pid: i32) -> Result<bool, SysError> {
     Ok(number(pid, "user")?.1 == FIRST_USER_NAMESPACE)
 }
 
+/// Whether the network namespace of this process belongs to its user namespace, or to one below that
+/// (ioctl_ns(2), `NS_GET_USERNS`).
+pub fn owns_network() -> Result<bool, SysError> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    let path = c"/proc/self/ns/net";
+    let network = fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .call("open(\"/proc/self/ns/net\")")?;
+    // SAFETY: the handle is open; the call takes no argument, and returns a handle.
+    let returned = unsafe { libc::ioctl(network.as_raw_fd(), NS_GET_USERNS as _) };
+    match checked(returned.into()) {
+        Ok(owner) => {
+            // SAFETY: the kernel has just opened it for us.
+            drop(unsafe { OwnedFd::from_raw_fd(owner as i32) });
+            Ok(true)
+        }
+        Err(rustix::io::Errno::PERM) => Ok(false),
+        Err(errno) => Err(errno).call("ioctl(NS_GET_USERNS)"),
+    }
+}
+
 /// Sets the host name of this UTS namespace.
 pub fn set_host_name(name: &CStr) -> Result<(), SysError> {
     rustix::system::sethostname(name.to_bytes()).call("sethostname")
@@ -303,6 +323,15 @@ pub fn loopback_up() -> Result<(), SysError> {
     checked(returned.into())
         .map(drop)
         .call("ioctl(SIOCSIFFLAGS, \"lo\")")
+}
+
+/// Writes `value` to the setting `path` below `/proc/sys`, which is that of this network namespace where it is one of
+/// `net`. Does not allocate.
+pub fn set(path: &CStr, value: &CStr) -> Result<(), SysError> {
+    let file = fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).call("open of a setting")?;
+    rustix::io::write(&file, value.to_bytes())
+        .map(drop)
+        .call("write of a setting")
 }
 
 #[cfg(test)]

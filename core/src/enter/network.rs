@@ -1,0 +1,87 @@
+//! A run's network: decided with the rest of its plan ([`Plan::decide_network`]), and taken before the clone
+//! ([`Plan::take_network`]).
+
+use std::path::Path;
+
+use super::{Error, Plan};
+use crate::net;
+use crate::net::lease::Wish;
+use crate::net::network::Reach;
+use crate::net::plan::Connection;
+use crate::recipe::{NetName, Network};
+use crate::spec::RunSpec;
+use crate::spec::network::Asked;
+
+/// How far a run has come to its place on a network.
+#[derive(Debug, Default)]
+pub(super) enum Place {
+    /// It needs none.
+    #[default]
+    Nowhere,
+    /// It needs one.
+    Wanted,
+    /// It will have this one.
+    Decided(Box<net::plan::Plan>),
+    /// It has this one.
+    Taken(Box<Connection>),
+}
+
+impl Place {
+    /// Returns what a run on `kind` needs.
+    pub(super) fn of(kind: &Network) -> Self {
+        match kind {
+            Network::Bridge(_) | Network::Private(_) => Self::Wanted,
+            _ => Self::Nowhere,
+        }
+    }
+
+    /// Returns the place, if the run has one; refuses where it needs one and has none.
+    pub(super) fn taken(self) -> Result<Option<Connection>, Error> {
+        match self {
+            Self::Nowhere => Ok(None),
+            Self::Taken(connection) => Ok(Some(*connection)),
+            Self::Wanted | Self::Decided(_) => Err(Error::Unattached {
+                called: "an address on its network".into(),
+            }),
+        }
+    }
+}
+
+impl Plan {
+    /// Decides on the run's place on its network, where it is on one; `state` is the folder of networks, `names` are what
+    /// others call the container.
+    pub fn decide_network(&mut self, spec: &RunSpec, state: &Path, names: Vec<String>) -> Result<(), Error> {
+        let (name, reach): (&NetName, Reach) = match &spec.network.kind {
+            Network::Bridge(name) => (name, Reach::Out),
+            Network::Private(name) => (name, Reach::Within),
+            _ => return Ok(()),
+        };
+        if !net::is_ours().map_err(net::Error::from)? {
+            return Err(Error::HostsNetwork {
+                kind: spec.network.kind.clone(),
+            });
+        }
+        let wish = wish(&spec.network.asked, names);
+        self.place = Place::Decided(Box::new(net::plan::Plan::decide(state, name, reach, wish)?));
+        Ok(())
+    }
+
+    /// Makes the network that was decided on where it is not there, and takes the place on it.
+    pub fn take_network(&mut self) -> Result<(), Error> {
+        self.place = match std::mem::take(&mut self.place) {
+            Place::Decided(plan) => Place::Taken(Box::new(plan.take()?)),
+            other => other,
+        };
+        Ok(())
+    }
+}
+
+fn wish(asked: &Asked, names: Vec<String>) -> Wish {
+    Wish {
+        ip: asked.ip,
+        ip6: asked.ip6,
+        mac: asked.mac,
+        names,
+        aliases: asked.aliases.clone(),
+    }
+}
