@@ -45,6 +45,11 @@ pub fn is_ours() -> std::result::Result<bool, SysError> {
     Ok(process::own_capabilities()?.contains(CapabilitySet::NET_ADMIN) && namespace::owns_network()?)
 }
 
+/// The namespaces of a `private` network.
+pub mod private;
+/// The caller's own network, through a helper.
+pub mod user;
+
 /// Returns the host name that `conf` gives, or the default one.
 pub fn host_name(conf: &Conf) -> &str {
     conf.hostname.as_deref().unwrap_or(DEFAULT_HOST_NAME)

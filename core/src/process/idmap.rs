@@ -339,6 +339,13 @@ pub fn become_root(map: &IdMap) -> Result<(), Error> {
     }
 }
 
+/// Makes this process, which must have one thread, root of the user namespace of the process behind `handle`: one that
+/// another mk of the same caller has made.
+pub fn join(handle: std::os::fd::BorrowedFd<'_>) -> Result<(), SysError> {
+    // Whoever made it is root there (`0 <uid> 1`), and that is the caller; and who owns it has all privileges in it.
+    namespace::join(handle, namespace::Namespaces::USER)
+}
+
 /// A program that writes one map of ours, waiting until there is a namespace to write it for.
 struct Helper {
     program: PathBuf,

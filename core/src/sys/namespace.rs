@@ -221,6 +221,12 @@ pub fn own_user_namespace() -> Result<(), SysError> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.call("unshare(CLONE_NEWUSER)")
 }
 
+/// Moves this process into a network namespace of its own, in which there is nothing but a loopback that is down.
+pub fn own_network_namespace() -> Result<(), SysError> {
+    // SAFETY: CLONE_NEWNET leaves the file table and the memory as they are.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.call("unshare(CLONE_NEWNET)")
+}
+
 /// Writes `text` to `/proc/self/<name>`, such as `uid_map`, in the one write that the kernel asks for.
 pub fn write_own(name: &str, text: &str) -> Result<(), SysError> {
     let path = format!("/proc/self/{name}");
