@@ -12,11 +12,12 @@ use mk_core::recipe::mistake::Mistake;
 use serde::Deserialize;
 
 /// Every variable that mk reads, and there are no others.
-const READ: [&str; 21] = [
+const READ: [&str; 22] = [
     "MK_STORE",
     "MK_STATE",
     "MK_SOURCES",
     "HOME",
+    "PATH",
     "XDG_DATA_HOME",
     "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR",

@@ -13,7 +13,7 @@ use crate::container::monitor::{self, Start};
 use crate::mounts::Table;
 use crate::mounts::mapped;
 use crate::mounts::table::{Facts, table};
-use crate::net;
+use crate::net::{self, user};
 use crate::process::idmap::Mapped;
 use crate::process::pool::{self, Taken};
 use crate::process::rlimit::Rlimits;
@@ -103,6 +103,9 @@ pub enum Error {
     /// The network cannot be made, or has no place.
     #[error(transparent)]
     Network(#[from] net::Error),
+    /// The caller's network cannot be lent.
+    #[error(transparent)]
+    Uplink(#[from] user::Error),
     /// No ids are free.
     #[error(transparent)]
     Pool(#[from] pool::Error),
@@ -225,6 +228,8 @@ pub struct Plan {
     /// The ids that the container has of its own.
     taken: Option<Taken>,
     place: network::Place,
+    /// The helper that connects it.
+    uplink: Option<user::Uplink>,
 }
 
 impl fmt::Display for Plan {
@@ -232,6 +237,9 @@ impl fmt::Display for Plan {
         writeln!(f, "namespaces {}", self.namespaces)?;
         if self.userns == Userns::Auto {
             writeln!(f, "ids 0-{} -> as many that nothing else has", pool::IDS - 1)?;
+        }
+        if let Some(uplink) = &self.uplink {
+            writeln!(f, "network {uplink}")?;
         }
         if let Some(cgroups) = &self.cgroups {
             write!(f, "{cgroups}")?;
@@ -285,14 +293,11 @@ pub fn furnish(
 /// Decides how `spec` is run on `rootfs`, to which all was attached that it asks for; this process must be root of its
 /// user namespace.
 pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
-    if !matches!(
-        spec.network.kind,
-        Network::None | Network::Host | Network::Bridge(_)
-    ) {
-        return Err(Error::NoNetwork {
-            kind: spec.network.kind.clone(),
-        });
-    }
+    let uplink = match &spec.network.kind {
+        Network::None | Network::Host | Network::Bridge(_) | Network::Private(_) => None,
+        Network::User => Some(user::Uplink::decide(&spec.network.asked)?),
+        kind => return Err(Error::NoNetwork { kind: kind.clone() }),
+    };
     let mapped = container_ids(spec)?;
     let own_ids = spec.userns == Userns::Auto;
     let tree = rootfs.tree_path();
@@ -327,6 +332,7 @@ pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
         userns: spec.userns,
         taken: None,
         place: network::Place::of(&spec.network.kind),
+        uplink,
     })
 }
 
@@ -442,7 +448,7 @@ pub fn prepare(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Start, 
         None => ready,
     };
     Ok(Start {
-        ready,
+        ready: ready.connected(plan.uplink),
         cgroups: plan.cgroups,
     })
 }

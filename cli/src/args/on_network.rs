@@ -69,6 +69,7 @@ impl From<OnNetworkArgs> for Asked {
             dns_search,
             add_hosts,
             host_loopback,
+            ..Self::default()
         }
     }
 }

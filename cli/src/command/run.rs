@@ -11,6 +11,7 @@ use mk_core::enter;
 use mk_core::process;
 use mk_core::process::exit::Step;
 use mk_core::rootfs::Rootfs;
+use mk_core::spec::network as on_network;
 use mk_core::spec::streams::Streams;
 use mk_core::spec::ulimit::Lowered;
 use mk_core::spec::{self, Asked, Extra, RunSpec, Userns};
@@ -278,7 +279,10 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         workdir: of_process.workdir.map(OsString::from),
         user: of_process.user,
         network: network.network.clone(),
-        on_network: network.into(),
+        on_network: on_network::Asked {
+            helpers: context.environment.text("PATH").unwrap_or_default().into(),
+            ..network.into()
+        },
         read_only: files.read_only,
         as_pid1: namespaces.as_pid1,
         mounts: volumes.chain(files.tmpfs.into_iter().map(Extra::Tmpfs)).collect(),

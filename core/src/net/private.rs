@@ -163,7 +163,9 @@ impl Home {
         let alone = self.alone()?;
         // Root of the machine has had no user namespace to find; anybody else has gone into one before, or is in
         // another one now.
-        if self.seat.is_none() && self.reach(&alone, Room::Users, |member, _| is_with_us(member))? == Some(false) {
+        if self.seat.is_none()
+            && self.reach(&alone, Room::Users, |member, _| is_with_us(member))? == Some(false)
+        {
             return Err(Error::OtherUsers { name: self.name }.into());
         }
         let joined = self.reach(&alone, Room::Network, |_, handle| {
@@ -192,7 +194,10 @@ impl Home {
         let begin = Instant::now();
         loop {
             let seats = self.taken().map_err(|failed| self.failed(failed))?;
-            let mut members = seats.iter().filter(|member| room == Room::Users || member.room == room).peekable();
+            let mut members = seats
+                .iter()
+                .filter(|member| room == Room::Users || member.room == room)
+                .peekable();
             let Some(first) = members.peek().map(|first| first.pid) else {
                 return Ok(None);
             };
@@ -327,10 +332,21 @@ mod tests {
     #[test]
     fn a_seat_says_what_is_read_from_it() {
         for room in [Room::Users, Room::Network] {
-            let member = Member { pid: 4711, start: 88_231, room };
+            let member = Member {
+                pid: 4711,
+                start: 88_231,
+                room,
+            };
             assert_eq!(Member::parse(member.text().as_bytes()), Some(member));
         }
-        for text in ["", "4711", "4711 1 network", "4711 1 users x\n", "a 1 users\n", "1 1 elsewhere\n"] {
+        for text in [
+            "",
+            "4711",
+            "4711 1 network",
+            "4711 1 users x\n",
+            "a 1 users\n",
+            "1 1 elsewhere\n",
+        ] {
             assert_eq!(Member::parse(text.as_bytes()), None, "{text:?}");
         }
     }
@@ -367,7 +383,11 @@ mod tests {
         let home = Home::open(state.path(), &name).unwrap();
         let seat = Seat::take(&home.members).unwrap();
         // This process's number with another's start.
-        let other = Member { pid: pidfd::own(), start: 1, room: Room::Users };
+        let other = Member {
+            pid: pidfd::own(),
+            start: 1,
+            room: Room::Users,
+        };
         file::overwrite(&seat.file, other.text().as_bytes()).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || {

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::spec::network::{Ports, Protocol, Publish, Wanted};
+use crate::spec::network::{Asked, Ports, Protocol, Publish};
 use crate::sys::{SysError, probe};
 
 /// A run that cannot be lent its caller's network.
@@ -26,12 +26,6 @@ pub enum Error {
     /// The device that helpers work with cannot be opened.
     #[error("`--network user` needs {TUN}, which cannot be opened")]
     Tun(#[source] SysError),
-    /// Something that the helper decides.
-    #[error("`{option}` does not go with `--network user`, whose helper decides that")]
-    Decided {
-        /// The option.
-        option: &'static str,
-    },
     /// A port on an address that the helper cannot have ports on.
     #[error("`slirp4netns` publishes ports on IPv4 addresses of the host only, and {address} is none")]
     OnlyIpv4 {
@@ -97,7 +91,8 @@ impl Helper {
     pub fn find(search: &OsStr) -> Option<Self> {
         Kind::ALL.into_iter().find_map(|kind| {
             let mut folders = std::env::split_paths(search).filter(|folder| folder.is_absolute());
-            let path = folders.find_map(|folder| Some(folder.join(kind.program())).filter(|path| is_program(path)))?;
+            let path = folders
+                .find_map(|folder| Some(folder.join(kind.program())).filter(|path| is_program(path)))?;
             Some(Self { kind, path })
         })
     }
@@ -128,25 +123,13 @@ pub struct Uplink {
     /// The ports that it passes on.
     pub forwards: Vec<Forward>,
     host_loopback: bool,
-    root: bool,
 }
 
 impl Uplink {
-    /// Decides how what is `wanted` is had, for a caller who finds programs in the folders of `search`; `root` says
-    /// whether that is root of the machine. Ports that are left to mk are chosen here.
-    pub fn decide(wanted: &Wanted, search: &OsStr, root: bool) -> Result<Self, Error> {
-        let asked = &wanted.asked;
-        let decided = [
-            (asked.ip.is_some(), "--ip"),
-            (asked.ip6.is_some(), "--ip6"),
-            (asked.mac.is_some(), "--mac"),
-            (!asked.aliases.is_empty(), "--network-alias"),
-        ];
-        if let Some((_, option)) = decided.into_iter().find(|(asked, _)| *asked) {
-            return Err(Error::Decided { option });
-        }
-        let helper = Helper::find(search).ok_or_else(|| Error::NoHelper {
-            searched: search.to_owned(),
+    /// Decides how what is `asked` is had. Ports that are left to mk are chosen here.
+    pub fn decide(asked: &Asked) -> Result<Self, Error> {
+        let helper = Helper::find(&asked.helpers).ok_or_else(|| Error::NoHelper {
+            searched: asked.helpers.clone(),
         })?;
         probe::opens(Path::new(TUN)).map_err(Error::Tun)?;
         let mut forwards = Vec::new();
@@ -160,7 +143,6 @@ impl Uplink {
             helper,
             forwards,
             host_loopback: asked.host_loopback,
-            root,
         })
     }
 
@@ -187,11 +169,9 @@ impl Uplink {
                     }
                     ports.iter().for_each(|ports| say(&[option, ports]));
                 }
-                if self.root {
-                    // As nobody it could not go into a namespace of root's. What it needs no more it gives up by itself.
-                    say(&["--runas", "0:0"]);
-                }
-                say(&["--netns", namespace]);
+                // As nobody, which it prefers to root, it could not go into a namespace of root's. What it does not need it
+                // gives up by itself.
+                say(&["--runas", "0:0", "--netns", namespace]);
             }
             Kind::Slirp => {
                 say(&["--configure", "--mtu=65520", "--enable-ipv6", "--disable-dns"]);
@@ -239,7 +219,12 @@ impl fmt::Display for Uplink {
 /// What pasta(1) calls a forward: `[ADDRESS/]PORTS:PORTS`.
 fn pasta_ports(forward: &Forward) -> String {
     let address = forward.address.map(|address| format!("{address}/"));
-    format!("{}{}:{}", address.unwrap_or_default(), forward.host, forward.inside)
+    format!(
+        "{}{}:{}",
+        address.unwrap_or_default(),
+        forward.host,
+        forward.inside
+    )
 }
 
 fn requests(forward: &Forward) -> impl Iterator<Item = String> {
@@ -325,8 +310,6 @@ const AFNOSUPPORT: i32 = 97;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::Network;
-    use crate::spec::network::Asked;
 
     fn uplink(kind: Kind, publish: &[&str], host_loopback: bool) -> Uplink {
         let forwards = publish.iter().map(|text| {
@@ -350,7 +333,6 @@ mod tests {
             },
             forwards: forwards.collect(),
             host_loopback,
-            root: false,
         }
     }
 
@@ -359,7 +341,7 @@ mod tests {
         assert_eq!(
             uplink(Kind::Pasta, &[], false).to_string(),
             "/usr/bin/pasta --quiet --config-net --ns-ifname eth0 --no-dhcp --no-dhcpv6 --no-ra --no-netns-quit \
-             --tcp-ns none --udp-ns none --no-map-gw --tcp-ports none --udp-ports none --netns NAMESPACE"
+             --tcp-ns none --udp-ns none --no-map-gw --tcp-ports none --udp-ports none --runas 0:0 --netns NAMESPACE"
         );
         let ports = ["8080:80", "127.0.0.1:90-92:190-192", "[::1]:53:5353/udp"];
         let words = uplink(Kind::Pasta, &ports, true).to_string();
@@ -367,7 +349,7 @@ mod tests {
             words.contains("--udp-ns none --tcp-ports 8080:80 --tcp-ports 127.0.0.1/90-92:190-192 --udp-ports ::1/53:5353"),
             "{words}"
         );
-        assert!(!words.contains("--no-map-gw") && !words.contains("--runas"), "{words}");
+        assert!(!words.contains("--no-map-gw"), "{words}");
     }
 
     #[test]
@@ -405,16 +387,21 @@ mod tests {
     }
 
     #[test]
-    fn what_the_helper_decides_cannot_be_asked_for() {
-        let wanted = Wanted {
-            kind: Network::User,
-            asked: Asked {
-                ip: Some(Ipv4Addr::LOCALHOST),
-                ..Asked::default()
-            },
+    fn without_a_helper_it_is_said_where_one_was_looked_for() {
+        let asked = Asked {
+            helpers: "/nowhere:/else".into(),
+            ..Asked::default()
         };
-        let refused = Uplink::decide(&wanted, OsStr::new(""), false).unwrap_err();
-        assert!(matches!(refused, Error::Decided { option: "--ip" }), "{refused}");
+        assert_eq!(
+            Uplink::decide(&asked).unwrap_err().to_string(),
+            "`--network user` needs `pasta` or `slirp4netns`, and neither is in `/nowhere:/else`"
+        );
+        assert!(
+            Uplink::decide(&Asked::default())
+                .unwrap_err()
+                .to_string()
+                .ends_with("`PATH`, which is empty")
+        );
     }
 
     #[test]
@@ -423,7 +410,10 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let publish = |text: String| settle(&text.parse().unwrap());
         let refused = publish(format!("127.0.0.1:{port}:80")).unwrap_err();
-        assert!(matches!(refused, Error::Port { port: named, .. } if named == port), "{refused}");
+        assert!(
+            matches!(refused, Error::Port { port: named, .. } if named == port),
+            "{refused}"
+        );
         let chosen = publish("127.0.0.1::80-81".into()).unwrap();
         assert_eq!(chosen.len(), 2);
         for (forward, inside) in chosen.iter().zip([80, 81]) {

@@ -22,7 +22,8 @@ use crate::sys::{SysError, mount, place};
 /// Becomes the container; tells the parent of the step that failed, where one does.
 ///
 /// `tether` hangs up when mk ends; `report` is closed by a successful exec; of the `gates`, mk writes to the first as soon
-/// as this process has its ids, and is in its cgroups, and to the second as soon as it has its interface.
+/// as this process has its ids, and is in its cgroups, and to the second as soon as it has its interface, and
+/// the helper of the network to the third as soon as that is connected.
 pub(super) fn run(ready: &Prepared, tether: OwnedFd, report: Reporter, gates: Gates, files: Theirs) -> ! {
     let mut note = Note::new();
     let fault = match become_container(ready, &tether, &gates, &report, &files, &mut note) {
@@ -56,6 +57,10 @@ fn become_container(
     if ready.cgroups.is_some() {
         namespace::own_cgroup_namespace().at(Step::Cgroup)?;
     }
+    // As early as here: the helper takes longer than all that follows.
+    if gates.uplink.is_some() {
+        hand_over_network(report).at(Step::Network)?;
+    }
     // The command at pid 1 may give up the tether (a change of user does); a reaper above it cannot.
     if ready.as_pid1 {
         split(ready, Namespaces::PID)?;
@@ -65,6 +70,9 @@ fn become_container(
     namespace::set_host_name(&ready.host_name).at(Step::HostName)?;
     if ready.loopback {
         namespace::loopback_up().at(Step::Loopback)?;
+    }
+    if let Some(uplink) = &gates.uplink {
+        wait_at(uplink).at(Step::Network)?;
     }
     ready.program.go_to_workdir()?;
     if let Some(pair) = &terminal {
@@ -99,6 +107,12 @@ fn tie(mk: &OwnedFd) -> Result<(), SysError> {
         process::exit_now(super::exit::MK_FAILED.into());
     }
     Ok(())
+}
+
+/// Has mk connect this network namespace.
+fn hand_over_network(report: &Reporter) -> Result<(), SysError> {
+    namespace::trust_own_addresses();
+    report.namespace(namespace::own_network()?.as_fd())
 }
 
 /// Waits until mk has done its part.

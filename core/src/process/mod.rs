@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cgroup;
 use crate::net;
 use crate::net::plan::Connection;
+use crate::net::user;
 use crate::spec::streams::Keys;
 use crate::sys::namespace::{self, Namespaces, Side};
 use crate::sys::process::{self, Ending};
@@ -37,6 +38,8 @@ mod report;
 pub mod rlimit;
 /// What standard input, output and error are made of.
 pub mod streams;
+/// The helper of `--network user`.
+pub mod uplink;
 
 pub use exit::{Step, StepError};
 pub use join::Joining;
@@ -46,6 +49,7 @@ pub use program::Program;
 use carried::Carried;
 use relay::Waiting;
 use report::{Listener, Told};
+use uplink::Attendant;
 
 /// A run that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +69,9 @@ pub enum Error {
     /// The container cannot be connected to its network.
     #[error(transparent)]
     Network(#[from] net::Error),
+    /// The helper of `--network user` could not do its part.
+    #[error(transparent)]
+    Uplink(#[from] uplink::Error),
     /// A text that cannot be handed to the kernel.
     #[error("{what} holds a NUL byte: `{text}`")]
     Nul {
@@ -124,6 +131,7 @@ pub struct Child {
     phase: Phase,
     kill_at: Option<Instant>,
     carried: Carried,
+    attendant: Option<Attendant>,
 }
 
 /// What a child was prepared for.
@@ -144,6 +152,8 @@ struct Ends {
     /// The folder that holds the writable layer.
     layer: Option<OwnedFd>,
     report: Listener,
+    /// Where the child waits for the helper of `--network user`; taken by that.
+    uplink_gate: Option<OwnedFd>,
     /// Nothing is ever written to it: that the kernel closes it when mk ends is the message.
     _tether: OwnedFd,
 }
@@ -172,6 +182,7 @@ impl Child {
                 phase: Phase::Starting,
                 kill_at: None,
                 carried,
+                attendant: None,
             }),
             Err(failed) => {
                 work.release();
@@ -200,6 +211,7 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
     let gate = work.waits().then(process::pipe).transpose()?;
     // It waits for its interface later, and makes its mounts meanwhile.
     let line = work.connection().map(|_| process::pipe()).transpose()?;
+    let uplink = work.uplink().map(|_| process::pipe()).transpose()?;
     match work.born()? {
         Side::Parent { pid, handle } => {
             let ends = Ends {
@@ -207,6 +219,7 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
                 pid,
                 layer: None,
                 report,
+                uplink_gate: uplink.map(|(_, go)| go),
                 _tether: tether,
             };
             if let Some((_, go)) = gate
@@ -238,8 +251,12 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
             // Without the writing ends, which only mk holds now.
             let gate = gate.map(|(gate, _)| gate);
             let line = line.map(|(line, _)| line);
+            let uplink = uplink.map(|(uplink, _)| uplink);
             match work {
-                Work::Run(ready) => child::run(ready, tethered, reported, Gates { gate, line }, files),
+                Work::Run(ready) => {
+                    let gates = Gates { gate, line, uplink };
+                    child::run(ready, tethered, reported, gates, files)
+                }
                 Work::Join(ready) => join::run(ready, tethered, reported, gate, files),
             }
         }
@@ -253,6 +270,8 @@ struct Gates {
     gate: Option<OwnedFd>,
     /// For its interface.
     line: Option<OwnedFd>,
+    /// For the helper of its network.
+    uplink: Option<OwnedFd>,
 }
 
 impl Ends {
@@ -378,6 +397,8 @@ impl Child {
         // What it told is heard first: it is why it ended.
         if ended && !told {
             self.phase = Phase::Ended(process::wait(self.ends.handle.as_fd())?);
+            // The host's ports are free again, also where somebody still reads what the command has printed.
+            self.attendant = None;
             self.carried.close(output);
         } else if left == Some(Duration::ZERO) {
             // A process 1 has no default reactions: without a handler of its own it does not notice (kill(2)).
@@ -455,7 +476,18 @@ impl Child {
                 self.carried.attach(master)?;
                 return Ok(());
             }
+            Told::Namespace(namespace) => {
+                if let (Some(call), Some(gate)) = (self.work.uplink(), self.ends.uplink_gate.take()) {
+                    self.attendant = Some(Attendant::start(call, namespace, gate, self.blocked_before)?);
+                }
+                return Ok(());
+            }
             Told::Nothing => {
+                // A container whose helper failed ends without a word.
+                if let Some(failed) = self.attendant.as_ref().and_then(Attendant::failure) {
+                    self.phase = Phase::Failed(failed.into());
+                    return Ok(());
+                }
                 self.phase = Phase::Running;
                 self.carried.begin();
                 // Whoever was asked to end can hear it now, and a process 1 has its own time to do so.
@@ -541,6 +573,14 @@ impl Work {
     fn own_cgroups(&self) -> Option<&cgroup::Groups> {
         match self {
             Self::Run(ready) => ready.cgroups.as_deref(),
+            Self::Join(_) => None,
+        }
+    }
+
+    /// Returns the helper that connects the container, where there is to be one.
+    fn uplink(&self) -> Option<&user::Uplink> {
+        match self {
+            Self::Run(ready) => ready.uplink.as_ref(),
             Self::Join(_) => None,
         }
     }

@@ -13,6 +13,7 @@ use crate::cgroup::Groups;
 use crate::mounts::mapped::Handles;
 use crate::mounts::{Table, apply};
 use crate::net::plan::Connection;
+use crate::net::user;
 use crate::recipe::Network;
 use crate::rootfs::scratch::{Disk, Scratch};
 use crate::rootfs::{self, Rootfs};
@@ -46,6 +47,8 @@ pub struct Prepared {
     pub(super) own_ids: Option<OwnIds>,
     /// Its place on a network.
     pub(super) connection: Option<Connection>,
+    /// The helper that connects its network namespace.
+    pub(super) uplink: Option<user::Uplink>,
 }
 
 /// What a container needs whose ids are none of the machine's.
@@ -109,6 +112,7 @@ impl Prepared {
             keep_open: Keep::of(rootfs.locks()),
             own_ids: None,
             connection: None,
+            uplink: None,
             table,
             _rootfs: rootfs,
         })
@@ -152,6 +156,12 @@ impl Prepared {
     pub fn tell_command(mut self) -> Self {
         self.tells_command = true;
         self
+    }
+
+    /// Has the container's network namespace connected by the helper that `uplink` says.
+    #[must_use]
+    pub fn connected(self, uplink: Option<user::Uplink>) -> Self {
+        Self { uplink, ..self }
     }
 
     /// Has the container start in `cgroups`, which whoever made them removes after its end.

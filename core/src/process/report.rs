@@ -18,6 +18,8 @@ pub(super) enum Told {
     Command(i32),
     /// The folder that holds the writable layer.
     Layer(OwnedFd),
+    /// The container's network namespace.
+    Namespace(OwnedFd),
     /// The process that goes on in this one's place: its id, as the parent sees it, and a handle on it.
     Sibling(i32, OwnedFd),
     /// The command was executed, or ended before it could be.
@@ -29,6 +31,7 @@ const TERMINAL: u8 = 1;
 const COMMAND: u8 = 2;
 const SIBLING: u8 = 3;
 const LAYER: u8 = 4;
+const NAMESPACE: u8 = 5;
 
 /// The parent's end.
 #[derive(Debug)]
@@ -70,6 +73,11 @@ impl Reporter {
         channel::send(&self.0, [&[LAYER], b""], Some(folder))
     }
 
+    /// Hands over the network namespace.
+    pub(super) fn namespace(&self, namespace: BorrowedFd<'_>) -> Result<(), SysError> {
+        channel::send(&self.0, [&[NAMESPACE], b""], Some(namespace))
+    }
+
     /// Hands over the process that goes on in this one's place, which ends now.
     pub(super) fn sibling(&self, pid: i32, handle: BorrowedFd<'_>) -> Result<(), SysError> {
         channel::send(&self.0, [&[SIBLING], &pid.to_ne_bytes()], Some(handle))
@@ -92,6 +100,7 @@ impl Listener {
                 .map(|(step, index, failed, note)| Told::Failed(step, index, failed, note)),
             Some((&TERMINAL, _)) => received.file.map(Told::Terminal),
             Some((&LAYER, _)) => received.file.map(Told::Layer),
+            Some((&NAMESPACE, _)) => received.file.map(Told::Namespace),
             Some((&SIBLING, pid)) => pid
                 .try_into()
                 .ok()

@@ -1,5 +1,6 @@
 //! [`Wanted`]: a run's network, its addresses, names and ports, as they were asked for. Pure.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -38,6 +39,8 @@ pub struct Asked {
     pub add_hosts: Vec<AddHost>,
     /// `--host-loopback`: whether what the host offers on its own loopback can be reached from inside.
     pub host_loopback: bool,
+    /// The folders in which a helper is looked for, as `PATH` has them; only for [`Network::User`].
+    pub helpers: OsString,
 }
 
 impl Asked {

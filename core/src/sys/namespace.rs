@@ -227,6 +227,26 @@ pub fn own_network_namespace() -> Result<(), SysError> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.call("unshare(CLONE_NEWNET)")
 }
 
+/// Opens the network namespace that this process is in; the machine's `/proc` must be in sight. Keeps to the stack.
+pub fn own_network() -> Result<OwnedFd, SysError> {
+    fs::open(
+        c"/proc/self/ns/net",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .call("open(\"/proc/self/ns/net\")")
+}
+
+/// Has interfaces that come into this network namespace use their IPv6 addresses without first asking, for a second or
+/// two, whether somebody else has them: for links at whose other end there is nobody else. Keeps to the stack.
+pub fn trust_own_addresses() {
+    let path = c"/proc/sys/net/ipv6/conf/default/accept_dad";
+    // A kernel without IPv6 has nothing to ask; where it cannot be written, addresses are usable a little later.
+    if let Ok(file) = fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::io::write(&file, b"0");
+    }
+}
+
 /// Writes `text` to `/proc/self/<name>`, such as `uid_map`, in the one write that the kernel asks for.
 pub fn write_own(name: &str, text: &str) -> Result<(), SysError> {
     let path = format!("/proc/self/{name}");
