@@ -8,8 +8,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::spec::network::{Asked, Ports, Protocol, Publish};
 use crate::sys::{SysError, probe};
@@ -283,12 +284,7 @@ fn settle(publish: &Publish) -> Result<Vec<Forward>, Error> {
 /// Binds `port`, or any where that is 0, and lets go of it; returns which it was.
 fn free_port(address: Option<IpAddr>, port: u16, protocol: Protocol) -> Result<u16, Error> {
     let bind = |address: IpAddr, port: u16| {
-        let address = SocketAddr::new(address, port);
-        let bound = match protocol {
-            Protocol::Tcp => TcpListener::bind(address).and_then(|socket| socket.local_addr()),
-            Protocol::Udp => UdpSocket::bind(address).and_then(|socket| socket.local_addr()),
-        };
-        bound.map(|bound| bound.port()).map_err(|failed| Error::Port {
+        bind(SocketAddr::new(address, port), protocol).map_err(|failed| Error::Port {
             port,
             protocol,
             failed,
@@ -301,6 +297,25 @@ fn free_port(address: Option<IpAddr>, port: u16, protocol: Protocol) -> Result<u
     match bind(Ipv6Addr::UNSPECIFIED.into(), port) {
         Err(Error::Port { failed, .. }) if failed.raw_os_error() == Some(AFNOSUPPORT) => Ok(port),
         bound => bound,
+    }
+}
+
+/// How long a port that is taken is waited for: a helper that is killed with its mk has gone some milliseconds later.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+fn bind(address: SocketAddr, protocol: Protocol) -> io::Result<u16> {
+    let begin = Instant::now();
+    loop {
+        let bound = match protocol {
+            Protocol::Tcp => TcpListener::bind(address).and_then(|socket| socket.local_addr()),
+            Protocol::Udp => UdpSocket::bind(address).and_then(|socket| socket.local_addr()),
+        };
+        match bound {
+            Err(taken) if taken.kind() == io::ErrorKind::AddrInUse && begin.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            bound => return bound.map(|bound| bound.port()),
+        }
     }
 }
 
