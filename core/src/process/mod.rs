@@ -692,7 +692,7 @@ impl Prepared {
             Step::HostName => shown(self.host_name.as_bytes()),
             Step::Network => match &self.connection {
                 Some(connection) => connection.inside.command(index).to_owned(),
-                None => String::new(),
+                None => self.uplink.as_ref().map(ToString::to_string).unwrap_or_default(),
             },
             _ => self.program.object(step, index).unwrap_or_default(),
         }
