@@ -68,6 +68,12 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     let filtered = plan.grant.granted.filter.is_some();
     enter::furnish(&mut rootfs, &store, (&id, &image), &spec).map_err(failed)?;
     plan.take_ids().map_err(failed)?;
+    if plan.forwards_all() {
+        context.ui.note(
+            "IPv6 packets are now passed on between all interfaces of the host, because its kernel cannot do so for \
+             some (Linux 6.17 can); `mk network rm` puts that back",
+        );
+    }
     plan.take_network().map_err(failed)?;
     let ended = match (life, state) {
         (Some(life), Some(state)) => {

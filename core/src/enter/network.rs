@@ -5,9 +5,11 @@ use std::path::Path;
 
 use super::{Error, Plan};
 use crate::net;
+use crate::net::forwarding::Change;
 use crate::net::lease::Wish;
 use crate::net::network::Reach;
-use crate::net::plan::Connection;
+use crate::net::plan::{Connection, Doors};
+use crate::net::publish::Published;
 use crate::recipe::{NetName, Network};
 use crate::spec::RunSpec;
 use crate::spec::network::Asked;
@@ -61,9 +63,31 @@ impl Plan {
                 kind: spec.network.kind.clone(),
             });
         }
-        let wish = wish(&spec.network.asked, names);
-        self.place = Place::Decided(Box::new(net::plan::Plan::decide(state, name, reach, wish)?));
+        let asked = &spec.network.asked;
+        let doors = Doors {
+            publish: asked.publish.clone(),
+            host_loopback: asked.host_loopback,
+        };
+        let plan = net::plan::Plan::decide(state, name, reach, wish(asked, names), doors)?;
+        self.place = Place::Decided(Box::new(plan));
         Ok(())
+    }
+
+    /// Whether taking the place makes all interfaces of the host pass IPv6 packets on, because the kernel cannot be told
+    /// about one.
+    pub fn forwards_all(&self) -> bool {
+        match &self.place {
+            Place::Decided(plan) => plan.settings().iter().any(Change::global),
+            _ => false,
+        }
+    }
+
+    /// Returns the ports of the host that lead to the container; the place is taken.
+    pub fn published(&self) -> &[Published] {
+        match &self.place {
+            Place::Taken(connection) => connection.published(),
+            _ => &[],
+        }
     }
 
     /// Makes the network that was decided on where it is not there, and takes the place on it.

@@ -1,14 +1,15 @@
 //! The bridge of a network: what it is made with ([`orders`]), whether it is there, and how it goes.
 
-use super::network::{Config, Network};
+use super::nat::{self, Area};
+use super::network::{Config, Network, Reach};
 use super::order::{Interface, Order};
+use super::publish::{FACES, FACES_PREFIX};
 use super::subnet::mac_of;
-use super::{Error, Result};
-use crate::sys::SysError;
+use super::{Error, Result, forwarding};
 use crate::sys::netlink::Socket;
+use crate::sys::{SysError, netfilter};
 
-/// Returns what makes the bridge of `config` and its addresses; `index` is its own, where it is there already. It is not
-/// up yet: what is up is whole.
+/// Returns what makes the bridge of `config`. It is not up yet, and has no mark: what has is whole.
 pub fn orders(config: &Config) -> Vec<Order> {
     vec![Order::add_bridge(
         &config.name,
@@ -17,33 +18,44 @@ pub fn orders(config: &Config) -> Vec<Order> {
     )]
 }
 
-/// Returns what gives the bridge, which has the interface index `index`, its addresses and settings.
-pub fn furnishing(config: &Config, index: u32) -> Vec<Order> {
+/// Returns what brings the bridge up, which has the interface index `index`, and gives it its addresses.
+pub fn addresses(config: &Config, index: u32) -> Vec<Order> {
     let name = config.name.as_str();
     let to = Interface::Known(name, index);
-    let mut orders = Vec::new();
-    // Containers tell the host nothing about where its packets should go.
-    orders.extend(Order::set("ipv4", name, "accept_redirects", 0));
-    if config.subnet6.is_some() {
-        orders.extend(Order::set("ipv6", name, "accept_ra", 0));
-        orders.extend(Order::set("ipv6", name, "accept_redirects", 0));
+    let Config { subnet, subnet6, .. } = config;
+    // What leads to one that is down is refused.
+    let mut orders = vec![
+        Order::up(name),
+        Order::add_address(subnet.gateway().into(), subnet.prefix(), to),
+    ];
+    if let Some(six) = subnet6 {
+        orders.push(Order::add_address(six.gateway().into(), six.prefix(), to));
+        if config.reach == Reach::Out {
+            // What stands for `::1` where a published port is asked for on the host's loopback.
+            orders.push(Order::add_local_route(FACES, FACES_PREFIX, name, index));
+        }
     }
-    orders.push(Order::add_address(
-        config.subnet.gateway().into(),
-        config.subnet.prefix(),
-        to,
-    ));
-    orders.extend(
-        config
-            .subnet6
-            .map(|six| Order::add_address(six.gateway().into(), six.prefix(), to)),
-    );
     orders
 }
 
-/// Returns what brings the bridge up, and marks it as whole.
+/// Returns what the network's table of rules is about.
+pub fn area(config: &Config) -> Area {
+    Area {
+        name: config.name.clone(),
+        four: netfilter::Subnet {
+            address: config.subnet.network().into(),
+            prefix: config.subnet.prefix(),
+        },
+        six: config.subnet6.map(|six| netfilter::Subnet {
+            address: six.network().into(),
+            prefix: six.prefix(),
+        }),
+    }
+}
+
+/// Returns what marks the bridge as whole.
 pub fn finish(config: &Config) -> Order {
-    Order::mark_and_up(&config.name, &config.mark())
+    Order::mark(&config.name, &config.mark())
 }
 
 /// Whether the bridge is up and whole, in the network namespace of `socket`.
@@ -52,8 +64,19 @@ pub fn is_up(socket: &Socket, config: &Config) -> Result<bool> {
     Ok(link.is_some_and(|link| link.up && link.alias.as_deref() == Some(&config.mark())))
 }
 
+/// Whether the bridge is up, and the rules are there that keep others out.
+pub(super) fn is_whole(socket: &Socket, config: &Config) -> Result<bool> {
+    let ruled = || {
+        nat::is_there(&config.name).map_err(|failed| Error::Rules {
+            name: config.name.clone(),
+            failed,
+        })
+    };
+    Ok(is_up(socket, config)? && (config.reach == Reach::Within || ruled()?))
+}
+
 /// Makes what is not there of the bridge, and of what leads out of it.
-pub(super) fn make(socket: &Socket, network: &mut Network) -> Result<()> {
+pub(super) fn make(socket: &Socket, network: &Network) -> Result<()> {
     let name = network.config.name.clone();
     if let Some(found) = socket.link(&name)? {
         let mark = network.config.mark();
@@ -72,11 +95,12 @@ pub(super) fn make(socket: &Socket, network: &mut Network) -> Result<()> {
     if made.is_err() {
         // Why it failed is worth more.
         let _ = carry_out(socket, &name, Order::remove(&name));
+        let _ = close(network);
     }
     made
 }
 
-fn fill(socket: &Socket, network: &mut Network) -> Result<()> {
+fn fill(socket: &Socket, network: &Network) -> Result<()> {
     let config = &network.config;
     let index = socket
         .link(&config.name)?
@@ -84,20 +108,50 @@ fn fill(socket: &Socket, network: &mut Network) -> Result<()> {
             name: config.name.clone(),
         })?
         .index;
-    for order in furnishing(config, index) {
+    if config.reach == Reach::Out {
+        open(network)?;
+    }
+    for order in addresses(config, index) {
         carry_out(socket, &config.name, order)?;
     }
     carry_out(socket, &config.name, finish(config))
 }
 
-/// Takes the bridge away, if it is there and this network's.
-pub(super) fn take_back(socket: &Socket, config: &Config) -> Result<()> {
+/// Makes what leads out of a network. The rules that keep others out come first.
+fn open(network: &Network) -> Result<()> {
+    set_up_rules(&network.config)?;
+    forwarding::set_bridge(&network.config.name)?;
+    Ok(forwarding::switch_on(network.folder(), &network.config.name)?)
+}
+
+/// Makes the rules of a network that leads out, in place of what is left of them.
+pub(super) fn set_up_rules(config: &Config) -> Result<()> {
+    nat::set_up(&area(config)).map_err(|failed| Error::Rules {
+        name: config.name.clone(),
+        failed,
+    })
+}
+
+/// Puts back what [`open`] has changed.
+fn close(network: &Network) -> Result<()> {
+    let name = &network.config.name;
+    nat::take_back(name).map_err(|failed| Error::Rules {
+        name: name.clone(),
+        failed,
+    })?;
+    Ok(forwarding::put_back(network.folder(), name)?)
+}
+
+/// Takes the bridge away, if it is there and this network's, and what led out of it.
+pub(super) fn take_back(socket: &Socket, network: &Network) -> Result<()> {
+    let config = &network.config;
     match socket.link(&config.name)? {
         Some(link) if link.alias.as_deref() == Some(&config.mark()) => {
-            carry_out(socket, &config.name, Order::remove(&config.name))
+            carry_out(socket, &config.name, Order::remove(&config.name))?;
         }
-        _ => Ok(()),
+        _ => {}
     }
+    close(network)
 }
 
 fn carry_out(socket: &Socket, network: &str, order: Order) -> Result<()> {

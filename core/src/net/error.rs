@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::{forwarding, publish};
 use crate::spec::network::Mac;
-use crate::sys::SysError;
+use crate::sys::{SysError, netfilter};
 
 /// A network that cannot be made, used or removed.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +152,21 @@ pub enum Error {
         #[source]
         failed: SysError,
     },
+    /// The rules of the network cannot be made, or taken back.
+    #[error("cannot lead the network `{name}` out")]
+    Rules {
+        /// The network.
+        name: String,
+        /// Why.
+        #[source]
+        failed: netfilter::Error,
+    },
+    /// The host cannot be made to pass packets on.
+    #[error(transparent)]
+    Forwarding(#[from] forwarding::Error),
+    /// Ports cannot be published.
+    #[error(transparent)]
+    Publish(#[from] publish::Error),
     /// A call failed.
     #[error(transparent)]
     Sys(#[from] SysError),

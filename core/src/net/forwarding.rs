@@ -158,6 +158,15 @@ pub fn of_bridge(name: &str) -> impl Iterator<Item = (String, &'static str)> {
     four.into_iter().chain(six)
 }
 
+/// Returns those of [`of_bridge`] that a new interface does not have by itself, on this kernel.
+pub fn of_new_bridge(name: &str) -> impl Iterator<Item = (String, &'static str)> {
+    let usual = of_bridge("default").map(|(setting, _)| read(&setting));
+    of_bridge(name)
+        .zip(usual)
+        .filter(|((_, value), usual)| usual.as_deref().is_some_and(|usual| usual != *value))
+        .map(|(setting, _)| setting)
+}
+
 /// Sets the settings of the bridge `name`, which is there and best not up yet. Those that this kernel does not have are
 /// passed over.
 pub fn set_bridge(name: &str) -> Result<(), Error> {

@@ -372,21 +372,30 @@ impl Network {
     }
 
     /// Makes it on the host, unless it is there: its bridge with its addresses, and what leads out of it.
-    pub fn bring_up(&mut self) -> Result<()> {
+    pub fn bring_up(&self) -> Result<()> {
         let socket = Socket::open()?;
-        if super::bridge::is_up(&socket, &self.config)? {
+        if super::bridge::is_whole(&socket, &self.config)? {
             return Ok(());
         }
         let _alone = self.networks.alone()?;
         // Somebody else may have been faster.
-        match super::bridge::is_up(&socket, &self.config)? {
+        if !super::bridge::is_up(&socket, &self.config)? {
+            return super::bridge::make(&socket, self);
+        }
+        match super::bridge::is_whole(&socket, &self.config)? {
             true => Ok(()),
-            false => super::bridge::make(&socket, self),
+            // Somebody has flushed all rules of the host.
+            false => super::bridge::set_up_rules(&self.config),
         }
     }
 
     fn take_down(&self) -> Result<()> {
-        super::bridge::take_back(&Socket::open()?, &self.config)
+        super::bridge::take_back(&Socket::open()?, self)
+    }
+
+    /// Returns the folder of all networks.
+    pub(super) fn folder(&self) -> &Dir {
+        &self.networks.root
     }
 
     /// Takes an address for a run, which has it until all handles on the lease are closed.

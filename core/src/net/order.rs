@@ -1,7 +1,7 @@
 //! [`Order`]: one thing that is done to a network namespace, as a message or a setting, and as somebody would type it.
 
 use std::ffi::{CStr, CString};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
@@ -106,12 +106,13 @@ impl Order {
         Self::message(format!("ip link set {name} up"), Message::SetLink(raised(name)))
     }
 
-    /// Brings the interface `name` up, and notes `mark` of it.
-    pub fn mark_and_up(name: &str, mark: &str) -> Self {
-        let mut link = raised(name);
+    /// Notes `mark` of the interface `name`.
+    pub fn mark(name: &str, mark: &str) -> Self {
+        let mut link = LinkMessage::default();
+        link.attributes.push(LinkAttribute::IfName(name.to_owned()));
         link.attributes.push(LinkAttribute::IfAlias(mark.to_owned()));
         Self::message(
-            format!("ip link set {name} up alias '{mark}'"),
+            format!("ip link set {name} alias '{mark}'"),
             Message::SetLink(link),
         )
     }
@@ -175,13 +176,32 @@ impl Order {
         Self::message(command, Message::NewRoute(route))
     }
 
+    /// Takes all addresses of `network`, which has `prefix` bits, for this machine's own on the interface `name`, which has
+    /// the index `index`.
+    pub fn add_local_route(network: Ipv6Addr, prefix: u8, name: &str, index: u32) -> Self {
+        let mut route = RouteMessage::default();
+        route.header = RouteHeader {
+            address_family: AddressFamily::Inet6,
+            destination_prefix_length: prefix,
+            table: RT_TABLE_LOCAL,
+            protocol: RouteProtocol::Boot,
+            scope: RouteScope::Universe,
+            kind: RouteType::Local,
+            ..RouteHeader::default()
+        };
+        route.attributes = vec![
+            RouteAttribute::Destination(RouteAddress::Inet6(network)),
+            RouteAttribute::Oif(index),
+        ];
+        let command = format!("ip -6 route add local {network}/{prefix} dev {name}");
+        Self::message(command, Message::NewRoute(route))
+    }
+
     /// Sets `net.<family>.conf.<interface>.<name>` to `value`; `None` where the interface's name cannot be one.
     pub fn set(family: &str, interface: &str, name: &str, value: u8) -> Option<Self> {
         let words = ["net", family, "conf", interface, name];
-        // A dot in a name would be taken for a new word (sysctl(8)).
-        let between = if interface.contains('.') { "/" } else { "." };
         Some(Self {
-            command: format!("sysctl -w {}={value}", words.join(between)),
+            command: sysctl(&words.join("/"), &value.to_string()),
             act: Act::Setting(Setting {
                 path: CString::new(format!("/proc/sys/{}", words.join("/"))).ok()?,
                 value: CString::new(value.to_string()).ok()?,
@@ -199,6 +219,18 @@ impl Order {
         }
     }
 }
+
+/// Returns how one would set `setting`, a path below `/proc/sys`, to `value`.
+pub(super) fn sysctl(setting: &str, value: &str) -> String {
+    // A dot in the name of an interface would be taken for a new word (sysctl(8)).
+    match setting.contains('.') {
+        true => format!("sysctl -w {setting}={value}"),
+        false => format!("sysctl -w {}={value}", setting.replace('/', ".")),
+    }
+}
+
+/// The table of routes to this machine itself (`RT_TABLE_LOCAL`).
+const RT_TABLE_LOCAL: u8 = 255;
 
 /// The interface of a container.
 pub const INSIDE: &str = "eth0";

@@ -2,17 +2,28 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::bridge;
+use super::forwarding::{self, Change};
 use super::lease::{self, Lease, Leased, Wish};
 use super::network::{Config, Network, Networks, Options, Reach};
-use super::order::{INSIDE, Interface, Order, Ready};
-use super::{Error, Result};
+use super::order::{INSIDE, Interface, Order, Ready, sysctl};
+use super::publish::{Open, Published, Reserved, Target};
+use super::{Error, Result, bridge, nat};
 use crate::recipe::NetName;
+use crate::spec::network::Publish;
 use crate::sys::file;
 use crate::sys::netlink::Socket;
+
+/// What leads into a container from its host, and out of it to what the host keeps to itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Doors {
+    /// Ports of the host that lead inside.
+    pub publish: Vec<Publish>,
+    /// Whether what the host offers on its own loopback can be reached from inside.
+    pub host_loopback: bool,
+}
 
 /// What a run will have on its network. Its `Display` is the commands that would do the same.
 #[derive(Debug)]
@@ -21,6 +32,7 @@ pub struct Plan {
     name: NetName,
     reach: Reach,
     wish: Wish,
+    doors: Doors,
     /// The network.
     pub config: Config,
     /// Whether it is there already, on the host too.
@@ -32,7 +44,7 @@ pub struct Plan {
 
 impl Plan {
     /// Decides on a place on the network `name` of the folder `state`. Changes nothing.
-    pub fn decide(state: &Path, name: &NetName, reach: Reach, wish: Wish) -> Result<Self> {
+    pub fn decide(state: &Path, name: &NetName, reach: Reach, wish: Wish, doors: Doors) -> Result<Self> {
         let networks = Networks::open(state)?;
         let found = match &networks {
             Some(networks) => networks.find(name)?,
@@ -56,6 +68,7 @@ impl Plan {
             name: name.clone(),
             reach,
             wish,
+            doors,
             config,
             is_up,
             leased,
@@ -63,23 +76,43 @@ impl Plan {
         })
     }
 
+    /// Returns what will be set on the host, where the network is not there yet.
+    pub fn settings(&self) -> Vec<Change> {
+        match self.is_up || self.reach == Reach::Within {
+            true => Vec::new(),
+            false => forwarding::missing(),
+        }
+    }
+
     /// Makes the network where it is not there, and takes the place.
     pub fn take(self) -> Result<Connection> {
-        let mut network: Network = Networks::open_or_make(&self.state)?.ensure(&self.name, self.reach)?;
+        // Before anything is made: somebody may have one of them.
+        let reserved = match &self.doors.publish[..] {
+            [] => None,
+            asked => Some(Reserved::take(asked, self.config.subnet6.is_some())?),
+        };
+        let network: Network = Networks::open_or_make(&self.state)?.ensure(&self.name, self.reach)?;
         network.bring_up()?;
-        let bridge = Socket::open()?;
-        let index = bridge.link(&network.config.name)?.map(|link| link.index);
+        let socket = Socket::open()?;
+        let bridge = socket.link(&network.config.name)?.ok_or_else(|| Error::Foreign {
+            name: network.config.name.clone(),
+        })?;
         let lease = network.lease(&self.wish)?;
-        Ok(Connection {
+        let mut connection = Connection {
             inside: Ready::new(inside(&network.config, &lease.leased)),
-            bridge: index.ok_or_else(|| Error::Foreign {
-                name: network.config.name.clone(),
-            })?,
-            socket: bridge,
+            bridge: bridge.index,
+            socket,
             config: network.config,
             lease,
+            ports: None,
+            loopback: None,
             host_end: self.host_end,
-        })
+        };
+        if let Err(error) = connection.open(reserved, self.doors.host_loopback) {
+            connection.lease.release();
+            return Err(error);
+        }
+        Ok(connection)
     }
 }
 
@@ -132,13 +165,7 @@ impl fmt::Display for Plan {
             config.subnet.range()
         )?;
         if !self.is_up {
-            for order in bridge::orders(config)
-                .into_iter()
-                .chain(bridge::furnishing(config, 0))
-                .chain([bridge::finish(config)])
-            {
-                writeln!(f, "{}", order.command)?;
-            }
+            self.fmt_network(f)?;
         }
         writeln!(f, "# the container's line to it; $PID is its first process")?;
         let veth = Order::add_veth(&self.host_end, (&config.name, 0), leased.mac, config.mtu, None);
@@ -151,6 +178,32 @@ impl fmt::Display for Plan {
     }
 }
 
+impl Plan {
+    /// Shows what makes the network.
+    fn fmt_network(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = &self.config;
+        let command = |f: &mut fmt::Formatter<'_>, order: Order| writeln!(f, "{}", order.command);
+        for order in bridge::orders(config) {
+            command(f, order)?;
+        }
+        if config.reach == Reach::Out {
+            writeln!(f, "nft -f - <<'END'\n{}END", nat::table(&bridge::area(config)))?;
+            for (setting, value) in forwarding::of_new_bridge(&config.name) {
+                writeln!(f, "{}", sysctl(&setting, value))?;
+            }
+        }
+        for order in bridge::addresses(config, 0) {
+            command(f, order)?;
+        }
+        for change in self.settings() {
+            if change.was != change.is {
+                writeln!(f, "{}", sysctl(&change.setting, &change.is))?;
+            }
+        }
+        command(f, bridge::finish(config))
+    }
+}
+
 /// A place on a network, which a run has.
 #[derive(Debug)]
 pub struct Connection {
@@ -160,12 +213,42 @@ pub struct Connection {
     pub lease: Lease,
     /// What is done inside the container.
     pub inside: Ready,
+    ports: Option<Open>,
+    /// The way to the host's loopback.
+    loopback: Option<OwnedFd>,
     socket: Socket,
     bridge: u32,
     host_end: String,
 }
 
 impl Connection {
+    /// Opens the ways to the container that `reserved` is for, and the one to the host's loopback.
+    fn open(&mut self, reserved: Option<Reserved>, host_loopback: bool) -> Result<()> {
+        let Leased { ip, ip6, .. } = self.lease.leased;
+        if let Some(reserved) = reserved {
+            let target = Target {
+                bridge: self.config.name.clone(),
+                v4: ip,
+                v6: ip6,
+            };
+            self.ports = Some(reserved.open(&target)?);
+        }
+        if host_loopback {
+            let table = format!("mk-l-{:016x}", file::random()?);
+            let table = nat::host_loopback(table, &self.config.name, self.config.subnet.gateway(), ip);
+            self.loopback = Some(table.make().map_err(|failed| Error::Rules {
+                name: self.config.name.clone(),
+                failed,
+            })?);
+        }
+        Ok(())
+    }
+
+    /// Returns the ports of the host that lead to the container.
+    pub fn published(&self) -> &[Published] {
+        self.ports.as_ref().map_or(&[], Open::published)
+    }
+
     /// Makes the container's line to the bridge: one end on it, the other in the network namespace of the process `pid`.
     /// It goes with that namespace.
     pub fn connect(&self, pid: u32) -> Result<()> {
@@ -187,6 +270,8 @@ impl Connection {
 
     /// Returns what must be open as long as the container lives.
     pub fn handles(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.lease.handles()
+        let ports = self.ports.iter().flat_map(Open::files);
+        let loopback = self.loopback.iter().map(AsFd::as_fd);
+        self.lease.handles().chain(ports).chain(loopback)
     }
 }

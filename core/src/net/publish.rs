@@ -28,7 +28,7 @@ pub mod table;
 
 pub use holder::Holder;
 pub use reserve::Reserved;
-pub use table::Target;
+pub use table::{FACES, FACES_PREFIX, Target};
 
 /// Ports that cannot be published.
 #[derive(Debug, thiserror::Error)]
