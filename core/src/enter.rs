@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ use crate::container::monitor::{self, Start};
 use crate::mounts::Table;
 use crate::mounts::mapped;
 use crate::mounts::table::{Facts, table};
-use crate::net::{self, user};
+use crate::net::{self, Member, user};
 use crate::process::idmap::Mapped;
 use crate::process::pool::{self, Taken};
 use crate::process::rlimit::Rlimits;
@@ -34,12 +34,18 @@ use crate::sys::namespace::{self, Namespaces};
 use crate::sys::process::Ending;
 use crate::sys::{SysError, place, probe};
 
+mod etc;
 /// What the command may do, and what stands in the way of it.
 pub mod grant;
 /// The run's network.
 pub mod network;
+/// A container whose network is shared.
+pub mod partner;
 
 pub use grant::Grant;
+pub use partner::Partner;
+
+use etc::Texts;
 
 /// A run that did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -88,12 +94,6 @@ pub enum Error {
         /// What the kernel calls itself.
         release: String,
     },
-    /// A kind of network that cannot be made.
-    #[error("cannot make the network `{kind}`")]
-    NoNetwork {
-        /// Which one.
-        kind: Network,
-    },
     /// The network namespace belongs to somebody else.
     #[error("cannot make the network `{kind}`: only root of the machine may change the host's network")]
     HostsNetwork {
@@ -106,6 +106,26 @@ pub enum Error {
     /// The caller's network cannot be lent.
     #[error(transparent)]
     Uplink(#[from] user::Error),
+    /// A namespace of others cannot be joined.
+    #[error(transparent)]
+    Namespace(#[from] net::namespace::Error),
+    /// The network of a container cannot be shared.
+    #[error(transparent)]
+    Partner(#[from] partner::Error),
+    /// Nobody has looked the container up whose network is to be shared.
+    #[error("the container `{called}` was not looked up")]
+    NoPartner {
+        /// What it is called.
+        called: String,
+    },
+    /// Ids of its own for a container on a network of others.
+    #[error(
+        "`--userns auto` does not go with the network `{kind}`: whose ids are its own has no rights there"
+    )]
+    OwnIds {
+        /// The kind of network.
+        kind: Network,
+    },
     /// No ids are free.
     #[error(transparent)]
     Pool(#[from] pool::Error),
@@ -230,6 +250,14 @@ pub struct Plan {
     place: network::Place,
     /// The helper that connects it.
     uplink: Option<user::Uplink>,
+    /// The network namespace of others that it goes into, and what that is called.
+    joined: Option<(OwnedFd, String)>,
+    /// Where the container is whose network it shares.
+    member: Member,
+    /// Whether the host asks name servers, and only such as the container does not reach.
+    pub asks_nobody: bool,
+    /// What its own three files of `/etc` say, where it has some.
+    texts: Option<Texts>,
 }
 
 impl fmt::Display for Plan {
@@ -290,28 +318,29 @@ pub fn furnish(
     Ok(rootfs.attach_scratch(store, &spec.scratch, &fit, named)?)
 }
 
-/// Decides how `spec` is run on `rootfs`, to which all was attached that it asks for; this process must be root of its
-/// user namespace.
-pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
+/// Decides how `spec` is run on `rootfs`, to which all was attached that it asks for, with the network of `partner` where it
+/// shares one; this process must be root of its user namespace.
+pub fn plan(rootfs: &Rootfs, spec: &RunSpec, mut partner: Option<Partner>) -> Result<Plan, Error> {
     let uplink = match &spec.network.kind {
-        Network::None | Network::Host | Network::Bridge(_) | Network::Private(_) => None,
         Network::User => Some(user::Uplink::decide(&spec.network.asked)?),
-        kind => return Err(Error::NoNetwork { kind: kind.clone() }),
+        _ => None,
     };
     let mapped = container_ids(spec)?;
     let own_ids = spec.userns == Userns::Auto;
     let tree = rootfs.tree_path();
     let identity = identity(&tree, spec, &mapped)?;
-    let own_conf = own_conf(spec);
+    let texts = Texts::look(spec, partner.as_ref());
+    let joined = joined(spec, &mut partner)?;
     let Sources { found, create } = Sources::look(rootfs, spec)?;
     let facts = Facts {
         in_user_namespace: !mapped.first,
         has_terminal_group: mapped.has_gid(5),
-        own_conf: own_conf.is_some(),
+        own_conf: texts.is_some(),
+        host_network: joined.is_none() && !spec.network.kind.is_own(),
         sources: found,
         foreign_ids: own_ids,
     };
-    let mut scratch = Scratch::for_tree(&tree, own_conf).map_err(Error::Image)?;
+    let mut scratch = Scratch::for_tree(&tree, texts.is_some().then(Vec::new)).map_err(Error::Image)?;
     scratch.aim(&spec.scratch, own_ids);
     scratch.keep_owners(|uid, gid| mapped.has_uid(uid) && mapped.has_gid(gid));
     Ok(Plan {
@@ -333,7 +362,32 @@ pub fn plan(rootfs: &Rootfs, spec: &RunSpec) -> Result<Plan, Error> {
         taken: None,
         place: network::Place::of(&spec.network.kind),
         uplink,
+        joined,
+        member: partner.map(|partner| partner.member).unwrap_or_default(),
+        asks_nobody: texts.as_ref().is_some_and(|texts| texts.asks_nobody),
+        texts,
     })
+}
+
+/// Returns the network namespace of others that `spec` asks for, where that is not the one that this process is in.
+fn joined(spec: &RunSpec, partner: &mut Option<Partner>) -> Result<Option<(OwnedFd, String)>, Error> {
+    let kind = &spec.network.kind;
+    let file = match kind {
+        Network::Namespace(name) => Some(net::namespace::open(name)?),
+        Network::Container(called) => match partner {
+            Some(partner) => partner.network.take(),
+            None => {
+                return Err(Error::NoPartner {
+                    called: called.clone(),
+                });
+            }
+        },
+        _ => None,
+    };
+    match file {
+        Some(_) if spec.userns == Userns::Auto => Err(Error::OwnIds { kind: kind.clone() }),
+        file => Ok(file.map(|file| (file, kind.to_string()))),
+    }
 }
 
 /// Returns the ids that there are in the container: the caller's, or some of its own.
@@ -376,7 +430,7 @@ fn foreign(rootfs: &Rootfs, table: &Table, taken: Taken) -> Result<Foreign, Erro
 
 /// Runs `spec` on `rootfs` and waits for its end; this process must be root of its user namespace, with one thread.
 pub fn run(rootfs: Rootfs, spec: &RunSpec) -> Result<Ended, Error> {
-    let plan = plan(&rootfs, spec)?;
+    let plan = plan(&rootfs, spec, None)?;
     carry_out(rootfs, spec, plan)
 }
 
@@ -430,6 +484,16 @@ pub fn prepare(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Start, 
         }
         None => None,
     };
+    let member = match &connection {
+        Some(connection) => connection.member(),
+        None => plan.member,
+    };
+    let mut names = None;
+    if let Some(texts) = plan.texts.take() {
+        let (files, live) = texts.files(spec, &member);
+        plan.scratch.fill_conf(files);
+        names = live;
+    }
     let ready = Prepared::new(
         rootfs,
         spec,
@@ -443,6 +507,7 @@ pub fn prepare(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Start, 
         Some(foreign) => ready.with_ids(foreign)?,
         None => ready,
     };
+    let ready = ready.joining(plan.joined).known_as(member, names);
     let ready = match connection {
         Some(connection) => ready.on_network(connection),
         None => ready,
@@ -458,26 +523,6 @@ fn make_scratch_folder(store: &Path) -> io::Result<()> {
         Err(refused) if refused.kind() != io::ErrorKind::AlreadyExists => Err(refused),
         _ => Ok(()),
     }
-}
-
-/// Returns the files of `/etc` that differ from those that the store keeps, where some do.
-fn own_conf(spec: &RunSpec) -> Option<Vec<(&'static str, String)>> {
-    // Without name servers of the image's own, a run on the host's network asks whom the host asks.
-    let host_resolv = match (&spec.network.kind, &spec.conf.nameservers) {
-        (Network::Host, None) => fs_err::read_to_string("/etc/resolv.conf").ok(),
-        _ => None,
-    };
-    if !spec.renamed && host_resolv.is_none() {
-        return None;
-    }
-    Some(vec![
-        ("hostname", net::hostname_text(&spec.hostname)),
-        ("hosts", net::hosts_text(&spec.conf, &spec.hostname)),
-        (
-            "resolv.conf",
-            host_resolv.unwrap_or_else(|| net::resolv_text(&spec.conf)),
-        ),
-    ])
 }
 
 /// Where the volumes and images of a run are.

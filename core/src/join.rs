@@ -154,7 +154,7 @@ fn ended(document: &Document) -> container::Error {
 
 fn start(found: &Found, asked: Asked) -> Result<Child, Error> {
     let document = &found.document;
-    let command = open_command(found)?;
+    let command = found.command()?;
     let namespaces = namespaces(document, &command)?;
     let mapped = Mapped::of(command.pid()).map_err(|failed| match failed.errno {
         Errno::NOENT | Errno::SRCH => Error::from(ended(document)),
@@ -259,26 +259,6 @@ fn granted(document: &Document, uid: u32) -> Result<Granted, Error> {
         granted.ambient = CapabilitySet::empty();
     }
     Ok(granted)
-}
-
-/// Opens the container's command, which runs as long as the container lives.
-fn open_command(found: &Found) -> Result<Process, Error> {
-    let document = &found.document;
-    if !found.is_alive() {
-        return Err(ended(document).into());
-    }
-    let Some(started) = document.started else {
-        return Err(container::Error::NotStarted {
-            called: document.called().to_owned(),
-        }
-        .into());
-    };
-    let command = Process::open(started.command)?.ok_or_else(|| ended(document))?;
-    // Whoever held the lock when the container was found may have let go.
-    match found.folder.is_alive()? {
-        true => Ok(command),
-        false => Err(ended(document).into()),
-    }
 }
 
 /// Returns the namespaces to join: those in which the command is and this process is not.

@@ -21,6 +21,7 @@ mod volumes;
 
 use std::path::Path;
 
+use mk_core::enter::{self, Partner};
 use mk_core::process::idmap::{self, Caller, IdMap, Ids};
 use mk_core::store::{self, Owners, Store, layout};
 
@@ -78,7 +79,12 @@ impl Context {
 
     /// Becomes root and opens the store, which is made where there is none.
     fn store(&self, settings: &Settings) -> Result<Store, Failure> {
-        let owners = become_root(&settings.store)?;
+        self.store_beside(settings, None)
+    }
+
+    /// Becomes root like [`Self::store`], and where that takes a user namespace, in that of `partner`.
+    fn store_beside(&self, settings: &Settings, partner: Option<&Partner>) -> Result<Store, Failure> {
+        let owners = become_root(&settings.store, partner)?;
         Store::open(&settings.store, owners).map_err(|error| no_store(&settings.store, error))
     }
 
@@ -127,9 +133,19 @@ fn no_store(path: &Path, error: store::Error) -> Failure {
 }
 
 /// Makes this process root of a user namespace in which the store at `path` can be used; called once, before there is
-/// a second thread. Returns how files can be given to owners then.
-fn become_root(path: &Path) -> Result<Owners, Failure> {
+/// a second thread. Returns how files can be given to owners then. A network belongs to a user namespace: who shares that of
+/// `partner`, and is not root already, becomes root in the same.
+fn become_root(path: &Path, partner: Option<&Partner>) -> Result<Owners, Failure> {
     let mut map = idmap::decide(&Caller::look()?);
+    if map != IdMap::Native
+        && let Some(partner) = partner
+    {
+        partner.join_users().map_err(enter::Error::from)?;
+        return Ok(match owners_at(path)? {
+            Some(Owners::Single) => Owners::Single,
+            _ => own_owners(),
+        });
+    }
     if let (IdMap::Subordinate { uid, gid, .. }, Some(Owners::Single)) = (&map, owners_at(path)?) {
         map = IdMap::Single { uid: *uid, gid: *gid };
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mk_core::container::document::NetworkDocument;
 use mk_core::container::{Found, Life, Time};
 use mk_core::path::shown;
 use serde_json::{Value, json};
@@ -86,6 +87,17 @@ fn command(found: &Found) -> String {
     }
 }
 
+/// A container's network as JSON: its kind, and where it has some the name, and its addresses there.
+fn network(network: &NetworkDocument) -> Value {
+    json!({
+        "kind": network.kind,
+        "name": network.name,
+        "addresses": network.addresses,
+        "mac": network.mac,
+        "names": network.names,
+    })
+}
+
 /// A container as JSON. Bytes that are not UTF-8 are shown escaped: `container.json` has them as they are.
 fn object(found: &Found) -> Value {
     let document = &found.document;
@@ -108,6 +120,7 @@ fn object(found: &Found) -> Value {
         "image": document.image.word.to_string(),
         "digest": document.image.digest,
         "command": document.program.arguments.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "network": network(&document.network),
         "state": state,
         "detached": document.detached,
         "created": document.created.to_string(),

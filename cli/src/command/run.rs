@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use mk_core::container::document::{ImageWord, Known};
 use mk_core::container::monitor::{self, Detached, Outcome, Start};
 use mk_core::container::{Own, State, check_name, log};
-use mk_core::enter;
+use mk_core::enter::{self, Partner};
 use mk_core::process;
 use mk_core::process::exit::Step;
+use mk_core::recipe::Network;
 use mk_core::rootfs::Rootfs;
 use mk_core::spec::network as on_network;
 use mk_core::spec::streams::Streams;
@@ -40,7 +41,8 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     if let Some(kind) = &asked.network {
         asked.on_network.check(kind).map_err(spec::Error::from)?;
     }
-    let store = context.store(&settings)?;
+    let partner = partner(&asked, &settings, context)?;
+    let store = context.store_beside(&settings, partner.as_ref())?;
     // Before an image is built for it.
     let state = life
         .as_ref()
@@ -54,10 +56,16 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     rootfs
         .attach_volumes(&store, &spec.mounts)
         .map_err(|error| failed(error.into()))?;
-    let mut plan = enter::plan(&rootfs, &spec).map_err(failed)?;
+    let mut plan = enter::plan(&rootfs, &spec, partner).map_err(failed)?;
     let names = life.as_ref().and_then(|life| life.name.clone());
     plan.decide_network(&spec, &settings.state, names.into_iter().collect())
         .map_err(failed)?;
+    if plan.asks_nobody {
+        context.ui.note(
+            "the host's name servers are on its own loopback, where containers do not reach them: `--dns ADDRESS` names \
+             others",
+        );
+    }
     for lowered in &plan.rlimits.lowered {
         context.ui.note(too_high(lowered));
     }
@@ -112,6 +120,16 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
         }
         Err(error) => Err(told(error, shell)),
     }
+}
+
+/// Returns the container whose network the run is to share, where it is; no image asks for that.
+fn partner(asked: &Asked, settings: &Settings, context: &Context) -> Result<Option<Partner>, Failure> {
+    let Some(Network::Container(word)) = &asked.network else {
+        return Ok(None);
+    };
+    let mut seen = context.look(State::open(&settings.state)?.as_ref())?;
+    let partner = Partner::of(&seen.take(word)?).map_err(|error| failed(error.into()))?;
+    Ok(Some(partner))
 }
 
 /// Returns what is told of a run that failed; `shell` says that nobody named its command.

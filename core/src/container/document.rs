@@ -4,6 +4,7 @@
 //! join the container is in it.
 
 use std::ffi::CStr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,9 +17,12 @@ use super::text::Text;
 use super::time::Time;
 use crate::cgroup::Folders;
 use crate::mounts::Table;
+use crate::net::Member;
 use crate::process::{Prepared, Program};
+use crate::recipe::Network;
 use crate::rootfs::capture::Notes;
 use crate::spec::RunSpec;
+use crate::spec::network::Mac;
 use crate::spec::privileges::Granted;
 use crate::sys::process::{CStrings, CapabilitySet};
 
@@ -52,6 +56,9 @@ pub struct Document {
     pub stop_timeout_ms: u64,
     /// The cgroups that were made for it and hold its limits, on the host, as absolute paths.
     pub cgroups: Vec<Text>,
+    /// Its network, and what it is there.
+    #[serde(default)]
+    pub network: NetworkDocument,
     /// Where its writes go.
     pub layer: LayerDocument,
     /// Its processes, once the command runs.
@@ -140,6 +147,48 @@ impl ProgramDocument {
             new_privileges: self.new_privileges,
             filter,
         })
+    }
+}
+
+/// A container's network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkDocument {
+    /// The kind, as `--network` takes it.
+    pub kind: String,
+    /// The network that it is on, or shares with another, where that has a name.
+    pub name: Option<String>,
+    /// Its addresses there, that of version 4 first.
+    pub addresses: Vec<IpAddr>,
+    /// Its hardware address there.
+    pub mac: Option<Mac>,
+    /// What others there call it.
+    pub names: Vec<String>,
+    /// The folder that says who else is there.
+    pub leases: Option<Text>,
+}
+
+impl NetworkDocument {
+    /// Returns the network of `member`, which is of this `kind`.
+    fn of(kind: &Network, member: &Member) -> Self {
+        Self {
+            kind: kind.to_string(),
+            name: member.network.clone(),
+            addresses: member.addresses.clone(),
+            mac: member.mac,
+            names: member.names.clone(),
+            leases: member.leases.as_deref().map(Text::from),
+        }
+    }
+
+    /// Returns who a container is that shares this network: nobody with a name of its own.
+    pub fn member(&self) -> Member {
+        Member {
+            network: self.name.clone(),
+            addresses: self.addresses.clone(),
+            mac: self.mac,
+            names: Vec::new(),
+            leases: self.leases.as_ref().map(|path| PathBuf::from(&path.0)),
+        }
     }
 }
 
@@ -251,6 +300,7 @@ impl Document {
             as_pid1: spec.as_pid1,
             stop_timeout_ms: u64::try_from(spec.stop_timeout.as_millis()).unwrap_or(u64::MAX),
             cgroups: Vec::new(),
+            network: NetworkDocument::of(&spec.network.kind, ready.member()),
             layer: LayerDocument::of(ready.table(), ready.disk()),
             started: None,
         }
@@ -365,6 +415,14 @@ pub(super) mod tests {
             as_pid1: false,
             stop_timeout_ms: 10_000,
             cgroups: Vec::new(),
+            network: NetworkDocument {
+                kind: "bridge".into(),
+                name: Some("mk0".into()),
+                addresses: vec!["192.168.10.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+                mac: Some("02:00:c0:a8:0a:02".parse().unwrap()),
+                names: vec!["web".into()],
+                leases: Some(Text::of(b"/run/mk/\xff")),
+            },
             layer: LayerDocument {
                 user_notes: true,
                 disk: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::document::{Document, Exit};
 use super::folder::{self, Folder, Own};
 use super::name::{Id, check_name, is_prefix};
+use super::process::Process;
 use super::{Error, Result};
 use crate::sys::dir::Dir;
 use crate::sys::file::{self, FileKind, LockKind};
@@ -84,6 +85,24 @@ impl Seen {
 }
 
 impl Found {
+    /// Opens the container's command, which runs as long as the container lives.
+    pub fn command(&self) -> Result<Process> {
+        let called = || self.document.called().to_owned();
+        let ended = || Error::Ended { called: called() };
+        if !self.is_alive() {
+            return Err(ended());
+        }
+        let Some(started) = self.document.started else {
+            return Err(Error::NotStarted { called: called() });
+        };
+        let command = Process::open(started.command)?.ok_or_else(ended)?;
+        // Whoever held the lock when the container was found may have let go.
+        match self.folder.is_alive()? {
+            true => Ok(command),
+            false => Err(ended()),
+        }
+    }
+
     /// Whether it lives.
     pub fn is_alive(&self) -> bool {
         self.life == Life::Alive

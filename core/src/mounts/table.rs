@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::{Mount, Table, What};
 use crate::path::TreePath;
-use crate::recipe::Network;
 use crate::rootfs::{Rootfs, SCRATCH};
 use crate::spec::volume::Source;
 use crate::spec::{Extra, ImageMount, RunSpec, Tmpfs, Volume};
@@ -19,6 +18,8 @@ pub struct Facts {
     pub has_terminal_group: bool,
     /// Whether the run has its own three files of `/etc` in its scratch.
     pub own_conf: bool,
+    /// Whether the container is in the network namespace that the caller is in.
+    pub host_network: bool,
     /// For each volume and image of the run, in order: where it is, and whether that is a folder.
     pub sources: Vec<(PathBuf, bool)>,
     /// Whether the container's ids are none of the machine's, so that mounts have to map them.
@@ -109,7 +110,7 @@ const NO_PROGRAMS: Attr = Attr {
 
 /// The filesystems that are views into the kernel.
 fn kernel(spec: &RunSpec, facts: &Facts) -> Vec<Mount> {
-    let host_sys = spec.network.kind == Network::Host && facts.in_user_namespace;
+    let host_sys = facts.host_network && facts.in_user_namespace;
     let sys = if host_sys { What::HostSys } else { What::Sysfs };
     let sys_attr = Attr {
         read_only: !spec.privileges.open_views,
@@ -362,15 +363,12 @@ tmpfs -> /run (nosuid, nodev, mode=0755)";
     #[test]
     fn a_user_namespace_on_the_host_network_sees_the_host_s_sys() {
         let host = |in_user_namespace| {
-            let asked = Asked {
-                network: Some(Network::Host),
-                ..Asked::default()
-            };
             let facts = Facts {
                 in_user_namespace,
+                host_network: true,
                 ..Facts::default()
             };
-            lines(asked, facts)[2].clone()
+            lines(Asked::default(), facts)[2].clone()
         };
         assert_eq!(host(true), "bind /sys -> /sys (ro, nosuid, nodev, noexec)");
         assert_eq!(host(false), "sysfs -> /sys (ro, nosuid, nodev, noexec)");

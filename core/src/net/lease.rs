@@ -8,6 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +67,17 @@ impl Leased {
             aliases: wish.aliases.clone(),
             pid: std::process::id(),
         }
+    }
+
+    /// Returns what others on the network call it, each name once.
+    pub fn called(&self) -> Vec<String> {
+        let mut called: Vec<String> = Vec::new();
+        for name in self.names.iter().chain(&self.aliases) {
+            if !called.contains(name) {
+                called.push(name.clone());
+            }
+        }
+        called
     }
 
     /// Returns who that is, in words.
@@ -197,6 +209,11 @@ impl Lease {
     /// Returns the handles that keep the lease.
     pub fn handles(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.files.iter().map(|(_, file)| file.as_fd())
+    }
+
+    /// Returns the folder of all leases of the network.
+    pub fn folder(&self) -> PathBuf {
+        self.dir.path()
     }
 
     /// Takes the files away: the container has ended. Whoever holds them would have been taken for alive until then.

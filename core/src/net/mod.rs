@@ -15,6 +15,10 @@ pub mod forwarding;
 pub mod hosts;
 /// Addresses, and who has them.
 pub mod lease;
+/// Who else is there, and when that changes.
+pub mod names;
+/// Namespaces that others have made.
+pub mod namespace;
 /// The way out, and who may come in.
 pub mod nat;
 /// The folder of networks.
@@ -36,6 +40,7 @@ pub mod user;
 
 pub use error::{Error, Result};
 pub use hosts::{host_name, hostname_text, hosts_text};
+pub use names::{Live, Member};
 pub use resolv::resolv_text;
 
 /// Whether this machine speaks IPv6, and new interfaces do.

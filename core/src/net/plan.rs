@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::forwarding::{self, Change};
 use super::lease::{self, Lease, Leased, Wish};
+use super::names::Member;
 use super::network::{Config, Network, Networks, Options, Reach};
 use super::order::{INSIDE, Interface, Order, Ready, sysctl};
 use super::publish::{Open, Published, Reserved, Target};
@@ -266,6 +267,19 @@ impl Connection {
             command,
             failed,
         })
+    }
+
+    /// Returns where the container is, and who it is there.
+    pub fn member(&self) -> Member {
+        let leased = &self.lease.leased;
+        let six = leased.ip6.map(IpAddr::V6);
+        Member {
+            network: Some(self.config.name.clone()),
+            addresses: std::iter::once(IpAddr::V4(leased.ip)).chain(six).collect(),
+            mac: Some(leased.mac),
+            names: leased.called(),
+            leases: Some(self.lease.folder()),
+        }
     }
 
     /// Returns what must be open as long as the container lives.

@@ -61,6 +61,10 @@ fn become_container(
     if gates.uplink.is_some() {
         hand_over_network(report).at(Step::Network)?;
     }
+    // Before the mounts: /sys shows the network of whoever mounts it.
+    if let Some((network, _)) = &ready.joined {
+        namespace::join(network.as_fd(), Namespaces::NET).at(Step::JoinNetwork)?;
+    }
     // The command at pid 1 may give up the tether (a change of user does); a reaper above it cannot.
     if ready.as_pid1 {
         split(ready, Namespaces::PID)?;
@@ -166,6 +170,10 @@ fn enter_root(
     if ready.tells_command {
         let top = scratch::open(&ready.scratch).at(Step::Scratch)?;
         report.layer(top.as_fd()).at(Step::Scratch)?;
+    }
+    if ready.names.is_some() {
+        let hosts = scratch::open_hosts(&ready.scratch).at(Step::Scratch)?;
+        report.hosts(hosts.as_fd()).at(Step::Scratch)?;
     }
     let root = ready.mounts.make_root(note).at(Step::Root)?;
     let mut terminal = None;

@@ -36,6 +36,8 @@ pub enum Step {
     Ids,
     /// Going into the container's namespaces.
     Join,
+    /// Going into a network namespace that others have made.
+    JoinNetwork,
     /// Keeping its mounts from the host.
     Propagation,
     /// Going to the store's folder.
@@ -79,12 +81,13 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 26] = [
         Self::Tether,
         Self::OomScore,
         Self::Cgroup,
         Self::Ids,
         Self::Join,
+        Self::JoinNetwork,
         Self::Propagation,
         Self::Store,
         Self::Scratch,
@@ -223,6 +226,7 @@ impl fmt::Display for Doing<'_> {
             Step::Cgroup => f.write_str("cannot enter the container's cgroups"),
             Step::Ids => f.write_str("cannot become root of the container's user namespace"),
             Step::Join => f.write_str("cannot go into the container's namespaces"),
+            Step::JoinNetwork => write!(f, "cannot join the network `{object}`"),
             Step::Propagation => f.write_str("cannot keep the container's mounts from the host"),
             Step::Store => write!(f, "cannot go to the store `{object}`"),
             Step::Scratch => f.write_str("cannot make the writable layer"),

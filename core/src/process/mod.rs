@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::cgroup;
-use crate::net;
 use crate::net::plan::Connection;
-use crate::net::user;
+use crate::net::{self, Live, user};
 use crate::spec::streams::Keys;
 use crate::sys::namespace::{self, Namespaces, Side};
 use crate::sys::process::{self, Ending};
@@ -366,13 +365,18 @@ impl Child {
         let exhausted = exhausted.filter(|_| !over && !starting);
         let watched = exhausted.is_some();
         files.extend(exhausted.map(|told| (told, Until::Readable)));
+        let names = self.work.followed().filter(|_| !over && !starting);
+        let follows = names.and_then(|names| names.told_by());
+        let told_of_names = follows.is_some();
+        files.extend(follows.map(|told| (told, Until::Readable)));
         let mut waiting = Waiting::default();
         let mut limit = left;
         if starting {
             files.push((self.ends.report.as_fd(), Until::Readable));
         } else {
             waiting = self.carried.waits_for(&mut files);
-            limit = left.into_iter().chain(self.carried.patience()).min();
+            let names = names.and_then(|names| names.patience());
+            limit = left.into_iter().chain(self.carried.patience()).chain(names).min();
         }
         let ready = stdio::wait_for_any(&files, limit)?;
         let (came, ended) = (ready[0], !over && ready[1]);
@@ -381,9 +385,13 @@ impl Child {
             self.listen()?;
         }
         if !starting {
-            let own = 1 + usize::from(!over) + usize::from(watched);
+            let mut own = 1 + usize::from(!over) + usize::from(watched);
             if watched && ready[own - 1] {
                 self.end_the_rest()?;
+            }
+            own += usize::from(told_of_names);
+            if let Some(names) = self.work.names().filter(|_| !over) {
+                names.turn(told_of_names && ready[own - 1]);
             }
             self.carried.carry(waiting, &ready[own..], output);
         }
@@ -466,6 +474,12 @@ impl Child {
                 self.ends.layer = Some(folder);
                 return Ok(());
             }
+            Told::Hosts(file) => {
+                if let Some(names) = self.work.names() {
+                    names.attach(file);
+                }
+                return Ok(());
+            }
             Told::Sibling(pid, handle) => {
                 self.ends.pid = pid;
                 let gone_in = std::mem::replace(&mut self.ends.handle, handle);
@@ -490,6 +504,9 @@ impl Child {
                 }
                 self.phase = Phase::Running;
                 self.carried.begin();
+                if let Some(names) = self.work.names() {
+                    names.begin();
+                }
                 // Whoever was asked to end can hear it now, and a process 1 has its own time to do so.
                 self.kill_at = self.kill_at.and_then(|_| self.stop_at());
                 return Ok(());
@@ -581,6 +598,21 @@ impl Work {
     fn uplink(&self) -> Option<&user::Uplink> {
         match self {
             Self::Run(ready) => ready.uplink.as_ref(),
+            Self::Join(_) => None,
+        }
+    }
+
+    /// Returns the container's `/etc/hosts`, where that changes.
+    fn followed(&self) -> Option<&Live> {
+        match self {
+            Self::Run(ready) => ready.names.as_ref(),
+            Self::Join(_) => None,
+        }
+    }
+
+    fn names(&mut self) -> Option<&mut Live> {
+        match self {
+            Self::Run(ready) => ready.names.as_mut(),
             Self::Join(_) => None,
         }
     }
@@ -689,6 +721,10 @@ impl Prepared {
                     .unwrap_or_default();
                 line.lines().next().unwrap_or_default().to_owned()
             }
+            Step::JoinNetwork => self
+                .joined
+                .as_ref()
+                .map_or_else(String::new, |(_, called)| called.clone()),
             Step::HostName => shown(self.host_name.as_bytes()),
             Step::Network => match &self.connection {
                 Some(connection) => connection.inside.command(index).to_owned(),

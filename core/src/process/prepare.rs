@@ -1,7 +1,7 @@
 //! [`Prepared`]: everything the child needs, made while allocating and failing politely are still possible.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::cgroup::Groups;
 use crate::mounts::mapped::Handles;
 use crate::mounts::{Table, apply};
 use crate::net::plan::Connection;
-use crate::net::user;
+use crate::net::{Live, Member, user};
 use crate::recipe::Network;
 use crate::rootfs::scratch::{Disk, Scratch};
 use crate::rootfs::{self, Rootfs};
@@ -43,6 +43,12 @@ pub struct Prepared {
     pub(super) cgroups: Option<Rc<Groups>>,
     /// The locks of what the run uses, for the reaper, which holds them until the container is gone.
     pub(super) keep_open: Keep,
+    /// The network namespace of others that the container goes into, and what that is called.
+    pub(super) joined: Option<(OwnedFd, String)>,
+    /// Who the container is on its network.
+    pub(super) member: Member,
+    /// Its `/etc/hosts`, where that changes.
+    pub(super) names: Option<Live>,
     /// The ids of a container that has none of the machine's.
     pub(super) own_ids: Option<OwnIds>,
     /// Its place on a network.
@@ -110,6 +116,9 @@ impl Prepared {
             tells_command: false,
             cgroups: None,
             keep_open: Keep::of(rootfs.locks()),
+            joined: None,
+            member: Member::default(),
+            names: None,
             own_ids: None,
             connection: None,
             uplink: None,
@@ -149,6 +158,27 @@ impl Prepared {
         let ids = self.own_ids.iter().map(|ids| ids.taken.as_fd());
         let network = self.connection.iter().flat_map(Connection::handles);
         self.keep_open = Keep::of(self._rootfs.locks().chain(ids).chain(network));
+    }
+
+    /// Has the container go into the network namespace behind `joined`, which is called as said.
+    #[must_use]
+    pub fn joining(self, joined: Option<(OwnedFd, String)>) -> Self {
+        Self { joined, ..self }
+    }
+
+    /// Says who the container is on its network; the container's `/etc/hosts` will follow `names`.
+    #[must_use]
+    pub fn known_as(self, member: Member, names: Option<Live>) -> Self {
+        Self {
+            member,
+            names,
+            ..self
+        }
+    }
+
+    /// Returns who the container is on its network.
+    pub fn member(&self) -> &Member {
+        &self.member
     }
 
     /// Has [`super::Child::started`] return the process id of the command; costs two system calls.

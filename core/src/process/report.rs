@@ -20,6 +20,8 @@ pub(super) enum Told {
     Layer(OwnedFd),
     /// The container's network namespace.
     Namespace(OwnedFd),
+    /// The run's own `/etc/hosts`.
+    Hosts(OwnedFd),
     /// The process that goes on in this one's place: its id, as the parent sees it, and a handle on it.
     Sibling(i32, OwnedFd),
     /// The command was executed, or ended before it could be.
@@ -32,6 +34,7 @@ const COMMAND: u8 = 2;
 const SIBLING: u8 = 3;
 const LAYER: u8 = 4;
 const NAMESPACE: u8 = 5;
+const HOSTS: u8 = 6;
 
 /// The parent's end.
 #[derive(Debug)]
@@ -78,6 +81,11 @@ impl Reporter {
         channel::send(&self.0, [&[NAMESPACE], b""], Some(namespace))
     }
 
+    /// Hands over the run's own `/etc/hosts`.
+    pub(super) fn hosts(&self, file: BorrowedFd<'_>) -> Result<(), SysError> {
+        channel::send(&self.0, [&[HOSTS], b""], Some(file))
+    }
+
     /// Hands over the process that goes on in this one's place, which ends now.
     pub(super) fn sibling(&self, pid: i32, handle: BorrowedFd<'_>) -> Result<(), SysError> {
         channel::send(&self.0, [&[SIBLING], &pid.to_ne_bytes()], Some(handle))
@@ -101,6 +109,7 @@ impl Listener {
             Some((&TERMINAL, _)) => received.file.map(Told::Terminal),
             Some((&LAYER, _)) => received.file.map(Told::Layer),
             Some((&NAMESPACE, _)) => received.file.map(Told::Namespace),
+            Some((&HOSTS, _)) => received.file.map(Told::Hosts),
             Some((&SIBLING, pid)) => pid
                 .try_into()
                 .ok()

@@ -116,17 +116,19 @@ impl Scratch {
             root: place::dress_of(tree)?,
             conf: files.map(|files| OwnConf {
                 etc: place::dress_of(&tree.join("etc")).unwrap_or(PLAIN),
-                files: files
-                    .into_iter()
-                    .filter_map(|(name, text)| {
-                        Some((CString::new(format!("conf/etc/{name}")).ok()?, text.into_bytes()))
-                    })
-                    .collect(),
+                files: conf_files(files),
             }),
             size: None,
             disk: None,
             names: Names::from_store(false),
         })
+    }
+
+    /// Fills the files of `/etc` that this run has of its own: name and content of each.
+    pub fn fill_conf(&mut self, files: Vec<(&str, String)>) {
+        if let Some(conf) = &mut self.conf {
+            conf.files = conf_files(files);
+        }
     }
 
     /// Has writes go to where `kind` says. `inside` tells that the store cannot be named by whoever makes the scratch.
@@ -153,6 +155,13 @@ impl Scratch {
             dress.owner = dress.owner.filter(|&(uid, gid)| named(uid, gid));
         }
     }
+}
+
+fn conf_files(files: Vec<(&str, String)>) -> Vec<(CString, Vec<u8>)> {
+    files
+        .into_iter()
+        .filter_map(|(name, text)| Some((CString::new(format!("conf/etc/{name}")).ok()?, text.into_bytes())))
+        .collect()
 }
 
 /// Mounts the scratch in the store's folder, which is the working directory, and fills it.
@@ -211,6 +220,15 @@ pub fn open(scratch: &Scratch) -> Result<OwnedFd, SysError> {
         (Some(Disk::Mount(_)), Some(_)) => c"scratch/disk",
         (_, None) => c".",
         (_, Some(top)) => top,
+    })
+}
+
+/// Opens the run's own `/etc/hosts`, which has been made, for whoever writes to it later. The container cannot: what it
+/// writes goes to a copy.
+pub fn open_hosts(scratch: &Scratch) -> Result<OwnedFd, SysError> {
+    place::open_to_write(match scratch.names.top {
+        None => c"conf/etc/hosts",
+        Some(_) => c"scratch/conf/etc/hosts",
     })
 }
 

@@ -284,6 +284,27 @@ pub fn is_byte_locked(file: impl AsFd, at: i64) -> Result<bool, SysError> {
     }
 }
 
+/// Puts `bytes` in the place of the `old` bytes that an open file holds, so that whoever reads meanwhile sees lines of
+/// the one or of the other, and never an empty file.
+pub fn rewrite(file: impl AsFd, bytes: &[u8], old: usize) -> Result<(), SysError> {
+    let mut filled = bytes.to_vec();
+    filled.resize(old.max(bytes.len()), b'\n');
+    let mut at = 0;
+    while at < filled.len() {
+        match rustix::io::pwrite(&file, &filled[at..], at as u64) {
+            Ok(taken) => at += taken,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(SysError::new(errno, format_args!("pwrite({})", shown(&file)))),
+        }
+    }
+    fs::ftruncate(&file, bytes.len() as u64).map_err(|errno| {
+        SysError::new(
+            errno,
+            format_args!("ftruncate({}, {})", shown(&file), bytes.len()),
+        )
+    })
+}
+
 /// Returns the user that this process makes files as.
 pub fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()

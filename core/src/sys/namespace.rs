@@ -3,13 +3,14 @@
 
 use std::ffi::CStr;
 use std::fmt;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::libc;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
-use super::{Call, SysError, checked};
+use super::{Call, Errno, SysError, checked};
 
 /// A set of namespaces (namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -115,6 +116,53 @@ pub fn join(handle: BorrowedFd<'_>, namespaces: Namespaces) -> Result<(), SysErr
     // SAFETY: the handle is open; nothing of this process's memory is touched.
     let returned = unsafe { libc::syscall(libc::SYS_setns, handle.as_raw_fd(), namespaces.0) };
     checked(returned).map(drop).call("setns")
+}
+
+/// Returns which kind of namespace an open file stands for, as a flag of clone(2); `None` where it stands for none
+/// (ioctl_nsfs(2), Linux 4.11).
+fn kind(file: BorrowedFd<'_>) -> Option<u64> {
+    const NS_GET_NSTYPE: u64 = 0xb703;
+    // SAFETY: the request takes no argument, and the handle is open.
+    let returned = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
+    u64::try_from(returned).ok()
+}
+
+/// Opens the file `path`, which stands for a namespace.
+pub fn open(path: &Path) -> Result<OwnedFd, SysError> {
+    // Of what is none nothing may be waited for, such as the other end of a pipe.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    fs::open(path, flags, Mode::empty()).call_with(|| format!("open({path:?})"))
+}
+
+/// Opens the network namespace that the file `path` stands for; `None` where it stands for something else.
+pub fn open_network(path: &Path) -> Result<Option<OwnedFd>, SysError> {
+    let file = open(path)?;
+    Ok((kind(file.as_fd()) == Some(Namespaces::NET.0)).then_some(file))
+}
+
+/// Whether the namespace `file` belongs to this process's user namespace or to one below that: no other can be joined
+/// (`NS_GET_USERNS` in ioctl_nsfs(2), Linux 4.9).
+pub fn is_within_reach(file: BorrowedFd<'_>) -> Result<bool, SysError> {
+    const NS_GET_USERNS: u64 = 0xb701;
+    // SAFETY: the request takes no argument, and the handle is open.
+    let returned = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_USERNS as _) };
+    match checked(returned.into()) {
+        Ok(opened) => {
+            // SAFETY: the kernel has just opened it for us.
+            drop(unsafe { OwnedFd::from_raw_fd(opened as libc::c_int) });
+            Ok(true)
+        }
+        Err(Errno::PERM) => Ok(false),
+        Err(errno) => Err(errno).call("ioctl(NS_GET_USERNS)"),
+    }
+}
+
+/// Whether the namespace `file` is the one of its kind that this process is in, which is called `name` in
+/// `/proc/self/ns`.
+pub fn is_own(file: BorrowedFd<'_>, name: &str) -> Result<bool, SysError> {
+    let stat = fs::fstat(file).call("fstat")?;
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    Ok((stat.st_dev, stat.st_ino) == number(own, name)?)
 }
 
 /// Which side of a clone this is.
@@ -363,6 +411,17 @@ pub fn set(path: &CStr, value: &CStr) -> Result<(), SysError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_namespace_is_told_from_other_files() {
+        let own = open_network(Path::new("/proc/self/ns/net")).unwrap().unwrap();
+        assert!(is_own(own.as_fd(), "net").unwrap());
+        assert!(!is_own(own.as_fd(), "uts").unwrap());
+        for other in ["/proc/self/ns/uts", "/dev/null", "/"] {
+            assert!(open_network(Path::new(other)).unwrap().is_none(), "{other}");
+        }
+        assert!(open_network(Path::new("/proc/self/ns/nothing")).is_err());
+    }
 
     #[test]
     fn namespaces_are_shown_by_name() {

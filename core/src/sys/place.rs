@@ -195,6 +195,12 @@ pub fn open_here(path: &CStr) -> Result<OwnedFd, SysError> {
     fs::open(path, flags, Mode::empty()).call("open(O_PATH)")
 }
 
+/// Opens the file `path` to write to it, seen from the working directory, without allocating.
+pub fn open_to_write(path: &CStr) -> Result<OwnedFd, SysError> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::open(path, flags, Mode::empty()).call("open(O_WRONLY)")
+}
+
 /// Changes the working directory.
 pub fn go(path: &CStr) -> Result<(), SysError> {
     rustix::process::chdir(path).call("chdir")
