@@ -10,6 +10,9 @@ use crate::harness::world::{Place, World};
 use crate::harness::{Output, Sandbox};
 use crate::run::{boxed, eventually};
 
+/// Names, and networks that others have made.
+mod names;
+
 /// The harness itself: what is true of a world without mk in it.
 mod world;
 
