@@ -9,12 +9,12 @@ use crate::run::{boxed, eventually};
 /// The first lines of every `/etc/hosts`.
 const LOOPBACK: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
-/// A stage whose host has a namespace `blue`, with the interface `d0` in it.
+/// A stage whose host has a namespace `blue`, with the interfaces `d0` and `d1` in it.
 fn with_blue() -> Option<Stage> {
     let stage = Stage::new()?;
     stage.host().sh("ip netns add blue
          ip -n blue link set lo up
-         ip -n blue link add d0 type dummy");
+         ip -n blue link add d0 type veth peer name d1");
     Some(stage)
 }
 
@@ -45,13 +45,13 @@ impl Drop for Background<'_> {
 fn a_namespace_that_others_made_is_joined_with_what_is_in_it() {
     let Some(stage) = with_blue() else { return };
     let links = stage.says(&["--network", "ns:blue"], "ls /sys/class/net; cat /etc/hosts");
-    assert_eq!(links, format!("d0\nlo\n{LOOPBACK}127.0.1.1\tmk"));
+    assert_eq!(links, format!("d0\nd1\nlo\n{LOOPBACK}127.0.1.1\tmk"));
     // It is not the run's to change, and is there when it is gone.
     assert!(stage.host().sh("ip -n blue link show d0").contains("d0"));
     let _running = stage.start(&["--network", "ns:blue", "--name", "web"], "true");
     assert_eq!(
         stage.mk(["exec", "web", "ls", "/sys/class/net"]).ok().text(),
-        "d0\nlo"
+        "d0\nd1\nlo"
     );
     let listed = stage.mk(["ps", "--json"]).ok().stdout;
     assert!(listed.contains(r#""kind": "ns:blue""#), "{listed}");
@@ -247,5 +247,123 @@ fn an_ordinary_user_is_told_whose_a_namespace_is() {
             .stderr
             .contains("there is no network namespace `no-such-one`"),
         "{output}"
+    );
+}
+
+#[test]
+fn containers_on_a_network_find_each_other_by_name_and_alias() {
+    let Some(stage) = Stage::new() else { return };
+    let db = stage.serve("db", &["--network", "bridge", "--network-alias", "all"]);
+    let cache = stage.serve("cache", &["--network", "bridge", "--network-alias", "all"]);
+    let options = ["--network", "bridge", "--name", "web", "--hostname", "front"];
+    let said = stage.says(
+        &options,
+        "wget -qO- http://db/; wget -qO- http://cache/; ping -c 1 -w 5 web >/dev/null && echo me; cat /etc/hosts",
+    );
+    let hosts: Vec<&str> = said.strip_prefix("db\ncache\nme\n").unwrap().lines().collect();
+    let ending = |end: &str| hosts.iter().filter(|line| line.ends_with(end)).count();
+    // One line for each address: IPv4 and IPv6.
+    assert_eq!((ending("\tdb all"), ending("\tcache all")), (2, 2), "{said}");
+    assert_eq!(ending("\tfront web"), 2, "{said}");
+    assert!(!said.contains("127.0.1.1"), "{said}");
+    drop((db, cache));
+}
+
+#[test]
+fn names_come_and_go_while_a_container_runs() {
+    let Some(stage) = Stage::new() else { return };
+    let bridge = ["--network", "bridge"];
+    // One that a monitor looks after, one in the foreground, and one that shares the network of the first.
+    stage
+        .mk([
+            "run",
+            "-d",
+            "--rm",
+            "--name",
+            "early",
+            "--network",
+            "bridge",
+            "box",
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    let script = "(until grep -q late /etc/hosts; do sleep 0.05; done; until ! grep -q late /etc/hosts; do sleep 0.05; done; \
+                  echo seen) &";
+    let running = stage.start(&bridge, script);
+    stage
+        .mk([
+            "run",
+            "-d",
+            "--rm",
+            "--name",
+            "guest",
+            "--network",
+            "container:early",
+            "box",
+            "sleep",
+            "1000",
+        ])
+        .ok();
+    let hosts = |name: &str| stage.mk(["exec", name, "cat", "/etc/hosts"]).ok().stdout;
+    let before = hosts("early");
+    let late = stage.serve("late", &bridge);
+    for name in ["early", "guest"] {
+        eventually("the name in its hosts", || hosts(name).contains("\tlate\n"));
+        let fetched = stage.mk(["exec", name, "wget", "-qO-", "http://late/"]);
+        assert_eq!(fetched.ok().stdout, "late\n");
+    }
+    // Nobody without a name is in it: the foreground run is there, too.
+    assert_eq!(
+        hosts("early")
+            .lines()
+            .filter(|line| line.ends_with("\tlate"))
+            .count(),
+        2
+    );
+    assert_eq!(
+        hosts("early").matches('\n').count(),
+        before.matches('\n').count() + 3
+    );
+    late.kill();
+    for name in ["early", "guest"] {
+        eventually("the end of the name in its hosts", || {
+            !hosts(name).contains("late")
+        });
+    }
+    assert_eq!(hosts("early"), before);
+    // In time for the foreground run to see both.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(running.finish(), "seen\n");
+}
+
+#[test]
+fn a_container_on_a_bridge_asks_whom_it_can_reach() {
+    let Some(stage) = Stage::new() else { return };
+    let bridge = &["--network", "bridge"][..];
+    let says = |text: &str| {
+        stage.host().sh(&format!(
+            "rm -f /etc/resolv.conf; printf '{text}' >/etc/resolv.conf"
+        ));
+        stage.run(bridge, "cat /etc/resolv.conf").ok()
+    };
+    let mixed = "nameserver 127.0.0.53\\nnameserver 192.0.2.2\\nnameserver fe80::1%%uplink\\nsearch lan\\noptions ndots:2\\n";
+    assert_eq!(
+        says(mixed).text(),
+        "nameserver 192.0.2.2\nsearch lan\noptions ndots:2"
+    );
+    let stub = "nameserver 127.0.0.53\\noptions edns0 trust-ad\\n";
+    let without = says(stub);
+    assert_eq!(without.text(), "options edns0");
+    assert!(
+        without.stderr.contains("name servers are on its own loopback"),
+        "{without}"
+    );
+    stage.host().sh("mkdir -p /run/systemd/resolve
+         echo 'nameserver 192.0.2.53' >/run/systemd/resolve/resolv.conf");
+    let upstream = says(stub);
+    assert_eq!(
+        (upstream.text(), upstream.stderr.as_str()),
+        ("nameserver 192.0.2.53", "")
     );
 }
