@@ -189,8 +189,9 @@ impl From<Ports> for netfilter::Ports {
 /// Ports that lead into a container for as long as somebody holds [`Open::files`].
 #[derive(Debug)]
 pub struct Open {
-    sockets: Vec<OwnedFd>,
+    /// The first to go: as long as it is there, nobody else has use for the ports.
     table: OwnedFd,
+    sockets: Vec<OwnedFd>,
     published: Vec<Published>,
 }
 
@@ -222,8 +223,8 @@ impl Reserved {
         }
         forget(&published);
         Ok(Open {
-            sockets,
             table,
+            sockets,
             published,
         })
     }

@@ -20,6 +20,13 @@ impl fmt::Display for Holder {
     }
 }
 
+impl Holder {
+    /// Whether it looks like process 1 of a container of mk's.
+    pub fn is_reaper(&self) -> bool {
+        self.name == "mk-init"
+    }
+}
+
 /// Returns who keeps others from the port `number` of `address`, or of all addresses; nothing where the kernel has it
 /// itself, or someone whose files this process may not see.
 pub fn of(protocol: Protocol, address: Option<IpAddr>, number: u16) -> Option<Holder> {

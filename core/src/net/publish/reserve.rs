@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
-use super::{Error, Published, holder, place};
+use super::{Error, Holder, Published, holder, place};
 use crate::spec::network::{Ports, Protocol, Publish};
 use crate::sys::{Errno, SysError, port};
 
@@ -88,14 +89,30 @@ fn check(asked: &[Publish], ipv6: bool) -> Result<(), Error> {
     }
 }
 
+/// How long a container, whose mk was killed, may take to be gone.
+const LAST_MOMENTS: Duration = Duration::from_millis(300);
+
 fn hold(address: Option<IpAddr>, number: u16, protocol: Protocol, ipv6: bool) -> Result<OwnedFd, Error> {
     let any: IpAddr = match ipv6 {
         true => Ipv6Addr::UNSPECIFIED.into(),
         false => Ipv4Addr::UNSPECIFIED.into(),
     };
     let at = SocketAddr::new(address.unwrap_or(any), number);
-    port::hold(protocol.into(), at, address.is_none() && ipv6)
-        .map_err(|error| failed(address, number, protocol, error))
+    let begun = Instant::now();
+    loop {
+        let error = match port::hold(protocol.into(), at, address.is_none() && ipv6) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failed(address, number, protocol, error),
+        };
+        let leaving = match &error {
+            Error::Taken { holder, .. } => holder.as_ref().is_none_or(Holder::is_reaper),
+            _ => false,
+        };
+        if !leaving || begun.elapsed() > LAST_MOMENTS {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Says why a port cannot be held.
