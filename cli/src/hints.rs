@@ -12,6 +12,7 @@ use mk_core::enter::{self, grant};
 use mk_core::fetch::{self, debian};
 use mk_core::join;
 use mk_core::mounts::mapped;
+use mk_core::net;
 use mk_core::plan::resolve;
 use mk_core::process::exit::{Step, StepError};
 use mk_core::process::idmap::{self, Reason};
@@ -238,6 +239,7 @@ fn of_run(error: &enter::Error) -> Option<String> {
             format!("make it first: `mkdir -p {}`; or have mk do so: `-v SOURCE:TARGET:create`", source_path.display())
         }
         enter::Error::Attach(error) => return of_attached(error),
+        enter::Error::Network(net::Error::Publish(error)) => return network::of_published(error),
         enter::Error::NotRoot => "leave it out: the caller is all that such a container's root is on the host".into(),
         enter::Error::NoMappedLayers { .. } => {
             "a newer kernel; or mk as an ordinary user, whose containers have ids of their own".into()

@@ -13,6 +13,8 @@ use crate::run::{boxed, eventually};
 /// Names, and networks that others have made.
 mod names;
 
+/// Published ports.
+mod ports;
 /// The harness itself: what is true of a world without mk in it.
 mod world;
 

@@ -31,7 +31,7 @@ pub(super) fn call(args: &args::Ps, context: &Context) -> Result<u8, Failure> {
     }
     let now = Time::now();
     let mut rows = vec![
-        ["NAME", "ID", "IMAGE", "STATE", "COMMAND"]
+        ["NAME", "ID", "IMAGE", "STATE", "PORTS", "COMMAND"]
             .map(str::to_owned)
             .to_vec(),
     ];
@@ -42,6 +42,7 @@ pub(super) fn call(args: &args::Ps, context: &Context) -> Result<u8, Failure> {
             document.id.to_string(),
             document.image.word.to_string(),
             state(found, now),
+            ports(found),
             command(found),
         ]
     }));
@@ -58,6 +59,19 @@ fn state(found: &Found, now: Time) -> String {
             let why = if exit.oom_killed { ", out of memory" } else { "" };
             format!("exited ({}{why}) {} ago", exit.code, about(now.since(exit.at)))
         }
+    }
+}
+
+/// Returns the ports of the host that lead to a container, as long as they do.
+fn ports(found: &Found) -> String {
+    let ports = &found.document.ports;
+    match found.is_alive() && !ports.is_empty() {
+        true => ports
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+        false => "-".into(),
     }
 }
 
@@ -126,6 +140,7 @@ fn object(found: &Found) -> Value {
         "created": document.created.to_string(),
         "started": document.started.map(|started| started.at.to_string()),
         "pid": pid,
+        "ports": document.ports,
         "ended": exit.map(|exit| exit.at.to_string()),
         "exit_code": exit.map(|exit| exit.code),
         "oom_killed": exit.map(|exit| exit.oom_killed),

@@ -8,11 +8,14 @@ use mk_core::container::document::{ImageWord, Known};
 use mk_core::container::monitor::{self, Detached, Outcome, Start};
 use mk_core::container::{Own, State, check_name, log};
 use mk_core::enter::{self, Partner};
+use mk_core::net;
+use mk_core::net::publish::{self, Published};
 use mk_core::process;
 use mk_core::process::exit::Step;
 use mk_core::recipe::Network;
 use mk_core::rootfs::Rootfs;
 use mk_core::spec::network as on_network;
+use mk_core::spec::network::{Protocol, Publish};
 use mk_core::spec::streams::Streams;
 use mk_core::spec::ulimit::Lowered;
 use mk_core::spec::{self, Asked, Extra, RunSpec, Userns};
@@ -82,7 +85,14 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
              some (Linux 6.17 can); `mk network rm` puts that back",
         );
     }
-    plan.take_network().map_err(failed)?;
+    plan.take_network()
+        .map_err(|error| not_on_network(error, &settings))?;
+    for chosen in chosen(&spec.network.asked.publish, plan.published()) {
+        context.ui.note(format_args!(
+            "port {} of the host leads to port {}/{} of the container",
+            chosen.host, chosen.inside, chosen.protocol
+        ));
+    }
     let ended = match (life, state) {
         (Some(life), Some(state)) => {
             let image = ImageWord {
@@ -184,6 +194,42 @@ impl Life {
         }
     }
 }
+
+/// Returns the ports that mk has chosen.
+fn chosen<'a>(asked: &[Publish], published: &'a [Published]) -> impl Iterator<Item = &'a Published> {
+    let named = |one: &Published| {
+        let is_it = |asked: &Publish| asked.host == Some(one.host) && asked.protocol == one.protocol;
+        asked.iter().any(is_it)
+    };
+    published.iter().filter(move |one| !named(one))
+}
+
+/// An error of the network; who has a taken port is told by the name that its owner knows it by.
+fn not_on_network(error: enter::Error, settings: &Settings) -> Failure {
+    let holder = match &error {
+        enter::Error::Network(net::Error::Publish(publish::Error::Taken { port, protocol, .. })) => {
+            container_at(settings, *protocol, *port)
+        }
+        _ => None,
+    };
+    let Some(called) = holder else {
+        return failed(error);
+    };
+    let code = error.exit_code();
+    let failing = Failing::new(error.to_string()).hint(format!(
+        "the container `{called}` has it: `mk stop {called}` ends that"
+    ));
+    Failure::Coded(code, Box::new(failing))
+}
+
+/// Returns what the container is called that a port of the host leads to, if it is one of mk's.
+fn container_at(settings: &Settings, protocol: Protocol, port: u16) -> Option<String> {
+    let seen = State::open(&settings.state).ok()??.look().ok()?;
+    let mut alive = seen.containers.into_iter().filter(|found| found.is_alive());
+    let found = alive.find(|found| found.document.ports.iter().any(|one| one.has(protocol, port)))?;
+    Some(found.document.called().to_owned())
+}
+
 /// What there is of a `--ulimit` whose hard limit cannot be raised so far.
 fn too_high(lowered: &Lowered) -> String {
     let Lowered { asked, set } = lowered;

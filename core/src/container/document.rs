@@ -18,6 +18,7 @@ use super::time::Time;
 use crate::cgroup::Folders;
 use crate::mounts::Table;
 use crate::net::Member;
+use crate::net::publish::Published;
 use crate::process::{Prepared, Program};
 use crate::recipe::Network;
 use crate::rootfs::capture::Notes;
@@ -61,6 +62,9 @@ pub struct Document {
     pub network: NetworkDocument,
     /// Where its writes go.
     pub layer: LayerDocument,
+    /// Ports of the host that lead to it.
+    #[serde(default)]
+    pub ports: Vec<Published>,
     /// Its processes, once the command runs.
     pub started: Option<Started>,
 }
@@ -302,6 +306,7 @@ impl Document {
             cgroups: Vec::new(),
             network: NetworkDocument::of(&spec.network.kind, ready.member()),
             layer: LayerDocument::of(ready.table(), ready.disk()),
+            ports: ready.published().to_vec(),
             started: None,
         }
     }
@@ -385,6 +390,7 @@ fn versioned<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadDocument> 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::spec::network::{Ports, Protocol};
 
     pub(in crate::container) fn document() -> Document {
         Document {
@@ -428,6 +434,15 @@ pub(super) mod tests {
                 disk: None,
                 places: vec!["proc".into()],
             },
+            ports: vec![Published {
+                address: None,
+                host: Ports {
+                    first: 8080,
+                    last: 8080,
+                },
+                inside: Ports { first: 80, last: 80 },
+                protocol: Protocol::Tcp,
+            }],
             started: None,
         }
     }

@@ -3,9 +3,10 @@
 use std::ffi::{CStr, CString};
 use std::net::{IpAddr, Ipv6Addr};
 
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkProtoInfoBridge,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -113,6 +114,25 @@ impl Order {
         link.attributes.push(LinkAttribute::IfAlias(mark.to_owned()));
         Self::message(
             format!("ip link set {name} alias '{mark}'"),
+            Message::SetLink(link),
+        )
+    }
+
+    /// Lets the bridge send back to its port `name`, which has the interface index `index`, what came from there: where
+    /// bridges ask netfilter (`br_netfilter`), a container's way to its own published ports is such a one.
+    pub fn send_back(name: &str, index: u32) -> Self {
+        /// linux/if_link.h.
+        const IFLA_BRPORT_MODE: u16 = 4;
+        let mut link = LinkMessage::default();
+        link.header.interface_family = AddressFamily::Bridge;
+        link.header.index = index;
+        let mode = DefaultNla::new(IFLA_BRPORT_MODE, vec![1]);
+        link.attributes
+            .push(LinkAttribute::ProtoInfoBridge(vec![LinkProtoInfoBridge::Other(
+                mode,
+            )]));
+        Self::message(
+            format!("bridge link set dev {name} hairpin on"),
             Message::SetLink(link),
         )
     }

@@ -1,5 +1,6 @@
 //! [`Plan`]: the place that a run will have on a network, decided and not taken; [`Connection`]: the same, taken.
 
+use std::ffi::CString;
 use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,7 +11,7 @@ use super::lease::{self, Lease, Leased, Wish};
 use super::names::Member;
 use super::network::{Config, Network, Networks, Options, Reach};
 use super::order::{INSIDE, Interface, Order, Ready, sysctl};
-use super::publish::{Open, Published, Reserved, Target};
+use super::publish::{self, Open, Published, Reserved, Target};
 use super::{Error, Result, bridge, nat};
 use crate::recipe::NetName;
 use crate::spec::network::Publish;
@@ -123,6 +124,15 @@ fn host_end() -> Result<String> {
     Ok(format!("mk{}", &random[..11]))
 }
 
+/// Returns where published ports lead.
+fn target(config: &Config, leased: &Leased) -> Target {
+    Target {
+        bridge: config.name.clone(),
+        v4: leased.ip,
+        v6: leased.ip6,
+    }
+}
+
 /// Returns what is done inside the container.
 fn inside(config: &Config, leased: &Leased) -> Vec<Order> {
     let to = Interface::Later(INSIDE);
@@ -171,11 +181,14 @@ impl fmt::Display for Plan {
         writeln!(f, "# the container's line to it; $PID is its first process")?;
         let veth = Order::add_veth(&self.host_end, (&config.name, 0), leased.mac, config.mtu, None);
         writeln!(f, "{}", veth.command)?;
+        if !self.doors.publish.is_empty() {
+            writeln!(f, "{}", Order::send_back(&self.host_end, 0).command)?;
+        }
         writeln!(f, "# inside: nsenter --target $PID --net")?;
         for order in inside(config, leased) {
             writeln!(f, "{}", order.command)?;
         }
-        Ok(())
+        publish::show(f, &self.doors.publish, &target(config, leased))
     }
 }
 
@@ -225,18 +238,14 @@ pub struct Connection {
 impl Connection {
     /// Opens the ways to the container that `reserved` is for, and the one to the host's loopback.
     fn open(&mut self, reserved: Option<Reserved>, host_loopback: bool) -> Result<()> {
-        let Leased { ip, ip6, .. } = self.lease.leased;
+        let leased = &self.lease.leased;
         if let Some(reserved) = reserved {
-            let target = Target {
-                bridge: self.config.name.clone(),
-                v4: ip,
-                v6: ip6,
-            };
-            self.ports = Some(reserved.open(&target)?);
+            self.ports = Some(reserved.open(&target(&self.config, leased))?);
         }
         if host_loopback {
             let table = format!("mk-l-{:016x}", file::random()?);
-            let table = nat::host_loopback(table, &self.config.name, self.config.subnet.gateway(), ip);
+            let gateway = self.config.subnet.gateway();
+            let table = nat::host_loopback(table, &self.config.name, gateway, leased.ip);
             self.loopback = Some(table.make().map_err(|failed| Error::Rules {
                 name: self.config.name.clone(),
                 failed,
@@ -261,6 +270,16 @@ impl Connection {
             self.config.mtu,
             Some(pid),
         );
+        self.carry_out(order)?;
+        if self.ports.is_some() {
+            let name = CString::new(self.host_end.as_str()).unwrap_or_default();
+            let index = self.socket.index_of(&name)?;
+            self.carry_out(Order::send_back(&self.host_end, index))?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&self, order: Order) -> Result<()> {
         let command = order.command.clone();
         order.carry_out(&self.socket).map_err(|failed| Error::Connect {
             name: self.config.name.clone(),

@@ -230,6 +230,28 @@ impl Reserved {
     }
 }
 
+/// Writes what will be published as one would type it; which port is free is seen when it is taken.
+pub(super) fn show(f: &mut fmt::Formatter<'_>, asked: &[Publish], target: &Target) -> fmt::Result {
+    let (named, free): (Vec<&Publish>, Vec<&Publish>) = asked.iter().partition(|one| one.host.is_some());
+    for one in free {
+        writeln!(
+            f,
+            "# free ports of the host for {}/{}: as below",
+            one.inside, one.protocol
+        )?;
+    }
+    let named: Vec<Published> = named
+        .into_iter()
+        .filter_map(|one| Some(Published::of(one, one.host?, one.inside)))
+        .collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "# ports, for as long as the container holds the table")?;
+    let table = table::table("mk-p-$RANDOM".into(), &named, target);
+    writeln!(f, "nft -i <<END\n{table}END")
+}
+
 /// Returns each port of the host, in order: its address, its protocol, its number.
 fn ports(published: &[Published]) -> impl Iterator<Item = (Option<IpAddr>, Protocol, u16)> {
     published

@@ -13,6 +13,7 @@ use crate::cgroup::Groups;
 use crate::mounts::mapped::Handles;
 use crate::mounts::{Table, apply};
 use crate::net::plan::Connection;
+use crate::net::publish::Published;
 use crate::net::{Live, Member, user};
 use crate::recipe::Network;
 use crate::rootfs::scratch::{Disk, Scratch};
@@ -203,6 +204,12 @@ impl Prepared {
     /// Returns what the command will be.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// Returns the ports of the host that lead to it.
+    pub fn published(&self) -> &[Published] {
+        let connection = self.connection.as_ref();
+        connection.map(Connection::published).unwrap_or_default()
     }
 
     /// Returns what is mounted.
