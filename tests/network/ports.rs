@@ -98,7 +98,7 @@ fn a_taken_port_is_an_error_that_names_who_has_it_and_nothing_is_made() {
         .sh("ip link; nft list ruleset; ip -6 route show table all");
     for port in ["8080:80", "127.0.0.1:8080:80", "8079-8081:80-82"] {
         let output = stage.run(&publishing(&[port]), "echo started");
-        assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output}");
+        assert_eq!((output.code, output.stdout.as_str()), (Some(125), ""), "{output}");
         let who = format!("8080/tcp of the host is taken by `{}` (process ", own_name());
         assert!(output.stderr.contains(&who), "{output}");
         assert!(
@@ -124,7 +124,7 @@ fn a_port_that_a_container_has_is_told_with_its_name() {
     let Some(stage) = Stage::new() else { return };
     let _first = stage.serve("first", &publishing(&["8080:80"]));
     let output = stage.run(&publishing(&["8080:80"]), "echo started");
-    assert_eq!((output.code, output.stdout.as_str()), (125, ""), "{output}");
+    assert_eq!((output.code, output.stdout.as_str()), (Some(125), ""), "{output}");
     assert!(output.stderr.contains("the container `first` has it"), "{output}");
     // The other protocol is another port.
     stage.says(&publishing(&["8080:80/udp"]), "true");
