@@ -28,7 +28,7 @@ fn a_server_is_started_seen_followed_stopped_and_forgotten() {
         .lines()
         .map(|line| line.split_whitespace().collect())
         .collect();
-    assert_eq!(rows[0], ["NAME", "ID", "IMAGE", "STATE", "COMMAND"]);
+    assert_eq!(rows[0], ["NAME", "ID", "IMAGE", "STATE", "PORTS", "COMMAND"]);
     assert_eq!(rows[1][..4], ["web", &id, "box", "running"], "{ps}");
     assert!(ps.stdout.contains("sh -c 'echo up; exec httpd"), "{ps}");
     assert_eq!(life.mk(["ps", "-q"]).ok().text(), id);
