@@ -5,13 +5,15 @@
 //! together. `…` in a line stands for any text, a line of only `…` for any lines of a command that succeeds. All
 //! blocks of a file are typed into one shell, in a copy of this checkout, with a home and a store of their own;
 //! README.md from nothing, the others with `busybox` built. A block that opens with ```` ```console (root) ```` or
-//! ```` ```console (user) ```` is only for root or only for anyone else. `cargo run --release --` calls the `mk` that
-//! is being tested.
+//! ```` ```console (user) ```` is only for root or only for anyone else. One that opens with ```` ```console (network) ````
+//! changes the network of the machine, and is only for root: then all of its file is typed on a host of the test's own,
+//! which is gone afterwards ([`World`]). `cargo run --release --` calls the `mk` that is being tested.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::harness::world::World;
 use crate::harness::{Sandbox, needs};
 
 /// A command and what it must print.
@@ -23,8 +25,20 @@ struct Call {
     expected: Vec<String>,
 }
 
-/// Returns the calls of the `console` blocks of `text` that are for root, or for anyone else.
-fn calls(text: &str, root: bool) -> Vec<Call> {
+/// How a block opens that changes the network of the machine.
+const NETWORK: &str = "console (network)";
+
+/// Whom a document is tried as.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    /// Whether that is root.
+    pub(crate) root: bool,
+    /// The host whose network may be changed.
+    pub(crate) world: Option<&'a World>,
+}
+
+/// Returns the calls of the `console` blocks of `text` that are for this reader.
+fn calls(text: &str, reader: Reader<'_>) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     let mut lines = text.lines().enumerate();
     while let Some((_, line)) = lines.next() {
@@ -34,8 +48,9 @@ fn calls(text: &str, root: bool) -> Vec<Call> {
         let block: Vec<(usize, &str)> = lines.by_ref().take_while(|(_, line)| *line != "```").collect();
         match fence.trim() {
             "console" => calls.extend(calls_of_block(&block)),
-            "console (root)" if root => calls.extend(calls_of_block(&block)),
-            "console (user)" if !root => calls.extend(calls_of_block(&block)),
+            "console (root)" if reader.root => calls.extend(calls_of_block(&block)),
+            "console (user)" if !reader.root => calls.extend(calls_of_block(&block)),
+            NETWORK if reader.world.is_some() => calls.extend(calls_of_block(&block)),
             _ => {}
         }
     }
@@ -134,7 +149,7 @@ impl Desk {
     }
 
     /// Types `calls` into one shell, and returns what each printed and its exit code; fewer where the shell ended early.
-    fn typed(&self, calls: &[Call]) -> Vec<(String, String)> {
+    fn typed(&self, calls: &[Call], world: Option<&World>) -> Vec<(String, String)> {
         let mut script = String::from("exec 2>&1\ncode=0\n");
         for call in calls {
             // A command sees the exit code of the one before it in `$?`.
@@ -146,7 +161,12 @@ impl Desk {
         }
         let path = self.sandbox.work().join("script");
         fs_err::write(&path, script).unwrap();
-        let output = self.command("sh").arg(&path).output().unwrap();
+        let mut shell = self.command("sh");
+        shell.arg(&path);
+        let output = match world {
+            Some(world) => world.host.enter(|| shell.output().unwrap()),
+            None => shell.output().unwrap(),
+        };
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let mut calls = Vec::new();
         let mut printed = String::new();
@@ -187,9 +207,9 @@ impl Desk {
     }
 
     /// Compares a document with what its commands print.
-    pub(crate) fn faults(&self, name: &str, text: &str, root: bool) -> Vec<String> {
-        let calls = calls(text, root);
-        let printed = self.typed(&calls);
+    pub(crate) fn faults(&self, name: &str, text: &str, reader: Reader<'_>) -> Vec<String> {
+        let calls = calls(text, reader);
+        let printed = self.typed(&calls, reader.world);
         let mut faults = Vec::new();
         for (at, call) in calls.iter().enumerate() {
             let Call { line, command, .. } = call;
@@ -275,9 +295,46 @@ fn every_console_block_prints_what_it_says() {
                 .unwrap();
             assert!(built.status.success());
         }
-        faults.extend(desk.faults(&name, &text, root));
+        let on_network = text.lines().any(|line| line == format!("```{NETWORK}"));
+        let world = if on_network { World::new() } else { None };
+        let reader = Reader {
+            root,
+            world: world.as_ref(),
+        };
+        faults.extend(desk.faults(&name, &text, reader));
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// Who is not root.
+const USER: Reader<'static> = Reader {
+    root: false,
+    world: None,
+};
+
+#[test]
+fn a_block_on_networks_is_typed_on_a_host_of_its_own() {
+    let Some(world) = World::new() else {
+        return;
+    };
+    let text = "\
+```console (network)
+$ ip -br link show type dummy
+$ ip link add blue type dummy
+```
+
+```console
+$ ls -d /sys/class/net/blue
+/sys/class/net/blue
+```
+";
+    let reader = Reader {
+        root: true,
+        world: Some(&world),
+    };
+    assert_eq!(Desk::new().faults("a.md", text, reader), [""; 0]);
+    assert!(!Path::new("/sys/class/net/blue").exists());
+    assert_eq!(calls(text, USER).len(), 1);
 }
 
 #[test]
@@ -315,12 +372,13 @@ $ echo root
 no
 ```
 ";
-    let faults = Desk::new().faults("a.md", text, false);
+    let faults = Desk::new().faults("a.md", text, USER);
     assert_eq!(
         faults,
         ["a.md:12: $ echo oops\n--- expected\noh\n--- printed\noops\n--- exit code 0\n"]
     );
-    let faults = Desk::new().faults("a.md", text, true);
+    let root = Reader { root: true, ..USER };
+    let faults = Desk::new().faults("a.md", text, root);
     assert_eq!(faults.len(), 2, "{faults:?}");
 }
 
@@ -335,7 +393,7 @@ fn what_a_command_prints_beyond_the_document_is_a_fault_and_so_is_an_early_end()
         "```console\n$ false\n…\n```\n",
         "```console\n$ printf a\nb\n```\n",
     ] {
-        assert_eq!(desk.faults("a.md", text, false).len(), 1, "{text}");
+        assert_eq!(desk.faults("a.md", text, USER).len(), 1, "{text}");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::docs::Desk;
+use crate::docs::{Desk, Reader};
 use crate::harness::{Output, Sandbox, needs};
 
 fn checkout() -> PathBuf {
@@ -88,12 +88,13 @@ fn every_example_does_what_its_page_shows() {
         return;
     }
     let root = needs::is_root();
+    let reader = Reader { root, world: None };
     let mut faults = Vec::new();
     for folder in examples() {
         let page = folder.join("README.md");
         let text = fs_err::read_to_string(&page).unwrap();
         let name = page.strip_prefix(checkout()).unwrap().display().to_string();
-        faults.extend(Desk::new().faults(&name, &text, root));
+        faults.extend(Desk::new().faults(&name, &text, reader));
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
