@@ -3,7 +3,7 @@ use std::process::Stdio;
 
 use crate::harness::Sandbox;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "build",
     "run",
     "ps",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 18] = [
     "verify",
     "export",
     "lock",
+    "network",
     "doctor",
     "completions",
     "schema",

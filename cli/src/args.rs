@@ -15,12 +15,15 @@ mod containers;
 mod inside;
 /// `mk run`.
 mod limits;
+/// `mk network`.
+mod network;
 mod on_network;
 mod privileges;
 mod run;
 
-pub(crate) use containers::{Kill, Logs, Ps, Stop, Wait};
+pub(crate) use containers::{Kill, Logs, Ps, StateArgs, Stop, Wait};
 pub(crate) use inside::{Diff, Exec, Stats, Top};
+pub(crate) use network::{Network, NetworkAction, NetworkCreate, NetworkInspect, NetworkLs, NetworkRm};
 pub(crate) use run::{LifeArgs, Run, UsernsArg};
 
 const STYLES: Styles = Styles::styled()
@@ -73,6 +76,7 @@ pub(crate) enum Command {
     Gc(Gc),
     Verify(Verify),
     Volumes(Volumes),
+    Network(Network),
     Export(Export),
     Lock(Lock),
     Doctor(Doctor),

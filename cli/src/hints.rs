@@ -87,6 +87,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
         return of_run(error);
     }
     if let Some(error) = error.downcast_ref() {
+        return network::of_network(error);
+    }
+    if let Some(error) = error.downcast_ref() {
         return of_ids(error);
     }
     if let Some(error) = error.downcast_ref() {
@@ -268,6 +271,8 @@ fn of_run(error: &enter::Error) -> Option<String> {
             "mk gives what it has itself: `grep CapEff /proc/self/status` shows it as bits, `capsh --decode=` as names"
                 .into()
         }
+        enter::Error::HostsNetwork { kind } => network::instead_of(kind),
+        enter::Error::Network(error) => return network::of_network(error),
         enter::Error::Process(process::Error::Step(error)) => return of_step(error),
         enter::Error::Monitor(monitor::Error::Container(error)) => return of_container(error),
         _ => return None,

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use mk_core::recipe::{KINDS, NetName};
+
 use crate::args::Cli;
 use crate::command::find::closest;
 use crate::report::harmless;
@@ -28,10 +30,8 @@ fn what(error: &clap::Error, command: &str) -> String {
     let value = get(error, ContextKind::InvalidValue).unwrap_or_default();
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            format!(
-                "`{}` is not a command of mk",
-                get(error, ContextKind::InvalidSubcommand).unwrap_or_default()
-            )
+            let typed = get(error, ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("`{typed}` is not a command of `{command}`").replace("`mk`", "mk")
         }
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
             format!("`{}` has no option `{argument}`", command)
@@ -112,6 +112,7 @@ const HABITS: &[(&str, &str, &str)] = &[
         "`mk images` lists the images, `mk ps` the containers",
     ),
     ("mk", "ls", "`mk images` lists the images, `mk ps` the containers"),
+    ("mk", "networks", "`mk network ls` lists the networks"),
     ("mk", "prune", "`mk gc` frees what no image needs"),
     ("mk", "pull", "`mk build` fetches what a recipe names"),
     (
@@ -173,6 +174,73 @@ const HABITS: &[(&str, &str, &str)] = &[
         "the recipe is a word of its own: `mk build FILE`",
     ),
     ("mk build", "-t", "`--name NAME` names the image"),
+    (
+        "mk network",
+        "connect",
+        "a container is on the network that it was started on: `mk run --network bridge:NAME`",
+    ),
+    (
+        "mk network",
+        "disconnect",
+        "a container is on its network as long as it lives: `mk stop NAME` ends it",
+    ),
+    ("mk network", "list", "`mk network ls` lists the networks"),
+    (
+        "mk network",
+        "prune",
+        "`mk network ls` shows which networks nobody is on, `mk network rm NAME` removes one",
+    ),
+    (
+        "mk network create",
+        "--attachable",
+        "leave it out: any run may be on a network",
+    ),
+    (
+        "mk network create",
+        "--driver",
+        "leave it out: a network is a bridge; with `--private` one that leads nowhere",
+    ),
+    (
+        "mk network create",
+        "-d",
+        "leave it out: a network is a bridge; with `--private` one that leads nowhere",
+    ),
+    (
+        "mk network create",
+        "--gateway",
+        "write it as the address of the subnet: `--subnet 10.9.8.254/24`",
+    ),
+    (
+        "mk network create",
+        "--internal",
+        "`--private` makes a network that leads nowhere",
+    ),
+    (
+        "mk network create",
+        "--ipv6",
+        "leave it out: a network has IPv6 where the host has; `--subnet6 CIDR` chooses the addresses",
+    ),
+    (
+        "mk network create",
+        "--opt",
+        "leave it out: `--mtu BYTES` is all that can be chosen besides the subnets",
+    ),
+    (
+        "mk network create",
+        "-o",
+        "leave it out: `--mtu BYTES` is all that can be chosen besides the subnets",
+    ),
+    ("mk network", "remove", "`mk network rm NAME` removes one"),
+    (
+        "mk network rm",
+        "--force",
+        "`mk network inspect NAME` shows who is on a network, `mk stop` ends them",
+    ),
+    (
+        "mk network rm",
+        "-f",
+        "`mk network inspect NAME` shows who is on a network, `mk stop` ends them",
+    ),
     ("mk run", "--cpuset-cpus", "`--cpuset LIST` chooses the CPUs"),
     (
         "mk run",
@@ -191,6 +259,16 @@ const HABITS: &[(&str, &str, &str)] = &[
     ),
     (
         "mk run",
+        "--link",
+        "leave it out: containers on one network know each other by name; `--network-alias NAME` adds one",
+    ),
+    (
+        "mk run",
+        "--mac-address",
+        "`--mac ADDRESS` chooses the hardware address",
+    ),
+    (
+        "mk run",
         "--memory-swap",
         "leave it out: what `--memory` limits is not swapped out",
     ),
@@ -201,6 +279,11 @@ const HABITS: &[(&str, &str, &str)] = &[
     ),
     (
         "mk run",
+        "--net-alias",
+        "`--network-alias NAME` is the name that others on the network know it by",
+    ),
+    (
+        "mk run",
         "--net",
         "`--network bridge`, `host`, `private`, `none` and others choose the network",
     ),
@@ -208,6 +291,11 @@ const HABITS: &[(&str, &str, &str)] = &[
         "mk run",
         "--pids-limit",
         "`--pids COUNT` limits the number of processes",
+    ),
+    (
+        "mk run",
+        "--publish-all",
+        "name each port: `-p 80` takes a free one of the host for it, `-p 8080:80` that one",
     ),
     (
         "mk run",
@@ -249,12 +337,18 @@ fn hints(error: &clap::Error, command: &str) -> Vec<String> {
         get(error, suggested).filter(|likely| closest(&typed, [likely.clone()]).is_some())
     };
     if let Some(likely) = like(ContextKind::SuggestedSubcommand, ContextKind::InvalidSubcommand) {
-        hints.push(format!("did you mean `mk {likely}`?"));
+        hints.push(format!("did you mean `{command} {likely}`?"));
     } else if error.kind() == ErrorKind::InvalidSubcommand {
-        hints.push("`mk --help` lists the commands".into());
+        hints.push(format!("`{command} --help` lists the commands"));
     }
     if let Some(likely) = like(ContextKind::SuggestedArg, ContextKind::InvalidArg) {
         hints.push(format!("did you mean `{likely}`?"));
+    }
+    if error.kind() == ErrorKind::ValueValidation
+        && get(error, ContextKind::InvalidArg).as_deref() == Some("--network")
+    {
+        let typed = get(error, ContextKind::InvalidValue).unwrap_or_default();
+        hints.extend(kind_of_network(&typed));
     }
     if let Some(likely) = get(error, ContextKind::SuggestedValue) {
         hints.push(format!("did you mean `{likely}`?"));
@@ -271,13 +365,50 @@ fn hints(error: &clap::Error, command: &str) -> Vec<String> {
     hints
 }
 
-/// Returns the command that was called, as in `mk build`; `mk` where it is none of mk's.
-fn command(words: &[OsString]) -> String {
-    let called = words.get(1).and_then(|word| word.to_str()).unwrap_or_default();
-    match Cli::command().find_subcommand(called) {
-        Some(known) => format!("mk {}", known.get_name()),
-        None => "mk".into(),
+/// Returns what was probably meant by `typed`, which is no kind of network.
+fn kind_of_network(typed: &str) -> Option<String> {
+    let (kind, name) = typed.split_once(':').unwrap_or((typed, ""));
+    match kind {
+        "slirp4netns" | "pasta" | "rootless" => {
+            return Some(
+                "`--network user` leads out through pasta or slirp4netns, whichever is there".into(),
+            );
+        }
+        "default" | "nat" => {
+            return Some("`--network bridge` is the network that there is for everybody".into());
+        }
+        "internal" => return Some("`--network private` leads nowhere".into()),
+        "netns" => return Some(format!("`--network ns:{name}` is one that `ip netns` lists")),
+        _ => {}
     }
+    // A digit at the end is no slip: it is a bridge's name.
+    let slip = !typed.contains(|letter: char| letter.is_ascii_digit());
+    let kinds = KINDS
+        .iter()
+        .map(|kind| kind.split(':').next().unwrap_or_default().to_owned());
+    if let Some(likely) = closest(kind, kinds).filter(|_| slip) {
+        let rest = typed.strip_prefix(kind).unwrap_or_default();
+        return Some(format!("did you mean `{likely}{rest}`?"));
+    }
+    let named: NetName = typed.parse().ok()?;
+    Some(format!(
+        "`--network bridge:{named}` is the network `{named}`, `--network container:{named}` that of a container"
+    ))
+}
+
+/// Returns the command that was called, as in `mk build` or `mk network rm`; `mk` where it is none of mk's.
+fn command(words: &[OsString]) -> String {
+    let mk = Cli::command();
+    let mut called = &mk;
+    let mut text = String::from("mk");
+    for word in words.iter().skip(1) {
+        let Some(known) = word.to_str().and_then(|word| called.find_subcommand(word)) else {
+            break;
+        };
+        text = format!("{text} {}", known.get_name());
+        called = known;
+    }
+    text
 }
 
 fn choices(error: &clap::Error) -> String {

@@ -11,6 +11,7 @@ pub(crate) mod find;
 mod images;
 mod inspect;
 mod logs;
+mod network;
 mod ps;
 mod rm;
 mod run;
@@ -192,6 +193,7 @@ pub(crate) fn call(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Verify(args) => stored::check(&args, context),
         Command::Doctor(args) => doctor::call(&args, context),
         Command::Volumes(args) => volumes::call(&args, context),
+        Command::Network(args) => network::call(&args, context),
         Command::Schema(_) => schema(),
     }
 }

@@ -1,7 +1,51 @@
 //! What to do about networks that cannot be as asked.
 
-use mk_core::net::publish;
+use mk_core::net::{Error, publish};
+use mk_core::recipe::Network;
 use mk_core::spec::network::Pointless;
+
+/// Returns advice for a network that cannot be made, used or removed.
+pub(super) fn of_network(error: &Error) -> Option<String> {
+    Some(match error {
+        Error::NotOurs { .. } => "`MK_STATE` names another folder, which belongs to you alone".into(),
+        Error::Unknown { .. } => "`mk network ls` lists the networks".into(),
+        Error::Exists { name, .. } => format!("`mk network rm {name}` removes it, if nobody is on it"),
+        Error::OtherKind { name, kind, .. } => format!("`--network {kind}:{name}` is that one"),
+        Error::Foreign { name } => format!(
+            "`ip -details link show {name}` shows what it is; `--network bridge:NAME` is a network with another name"
+        ),
+        Error::InUse { name, .. } => {
+            format!(
+                "`mk network inspect {name}` shows who is on it; `mk stop` ends a container that has a name"
+            )
+        }
+        Error::Overlaps { .. } => {
+            "without `--subnet` the range is one that is free; `ip route` lists the routes of the host".into()
+        }
+        Error::NoSubnet => {
+            "`mk network create NAME --subnet CIDR` takes a range that no route leads to, private or not"
+                .into()
+        }
+        Error::Full { .. } => {
+            "`mk network create NAME --subnet CIDR` makes a network with more, such as a /16".into()
+        }
+        Error::Outside { name, .. } => {
+            format!("leave it out for an address that is free; `mk network inspect {name}` shows the subnets")
+        }
+        Error::AddressTaken { .. } | Error::MacTaken { .. } => "leave it out for one that is free".into(),
+        _ => return None,
+    })
+}
+
+/// Returns advice for an ordinary user who asked for a network that takes root.
+pub(crate) fn instead_of(kind: &Network) -> String {
+    match kind {
+        Network::Bridge(_) => {
+            "`--network user` leads out without root, `--network private` to containers of yours".into()
+        }
+        _ => "`--network user` and `--network private` work without root".into(),
+    }
+}
 
 /// Returns advice for an option that the run's network has no use for.
 pub(super) fn of_pointless(refused: &Pointless) -> String {

@@ -220,6 +220,11 @@ pub fn put_back(folder: &Dir, name: &str) -> Result<(), Error> {
     Ok(folder.unlink(FILE)?)
 }
 
+/// Returns what was changed for the networks of `folder`, in the order in which it was.
+pub fn changed(folder: &Dir) -> Result<Vec<Change>, Error> {
+    Ok(load(folder)?.changes)
+}
+
 /// Returns the table that keeps the host from becoming a router by `changes`, if it could.
 fn guard(changes: &[Change]) -> Option<Table> {
     let uplinks: BTreeSet<&str> = changes.iter().filter_map(Change::interface).collect();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::forwarding::{self, Change};
 use super::lease::{Lease, Leased, Wish};
 use super::subnet::{self, Subnet, Subnet6};
 use super::{Error, Result};
@@ -317,6 +318,11 @@ impl Networks {
         Ok(self.root.remove_all(name.as_str())?)
     }
 
+    /// Returns the settings of the kernel that were changed for all of them together.
+    pub fn changes(&self) -> std::result::Result<Vec<Change>, forwarding::Error> {
+        forwarding::changed(&self.root)
+    }
+
     /// Waits until nobody else changes anything, which takes milliseconds at most.
     pub(super) fn alone(&self) -> Result<Alone> {
         // An opening of its own: the lock goes with it.
@@ -387,6 +393,11 @@ impl Network {
             // Somebody has flushed all rules of the host.
             false => super::bridge::set_up_rules(&self.config),
         }
+    }
+
+    /// Whether it is on the host as it should be, as far as its bridge tells.
+    pub fn is_up(&self) -> Result<bool> {
+        super::bridge::is_up(&Socket::open()?, &self.config)
     }
 
     fn take_down(&self) -> Result<()> {
