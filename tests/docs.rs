@@ -319,8 +319,8 @@ fn a_block_on_networks_is_typed_on_a_host_of_its_own() {
     };
     let text = "\
 ```console (network)
-$ ip -br link show type dummy
-$ ip link add blue type dummy
+$ ip -br link show type bridge
+$ ip link add blue type bridge
 ```
 
 ```console

@@ -85,6 +85,15 @@ pub(crate) fn network(text: &str) -> Result<Network, String> {
     })
 }
 
+/// Reads the size of the largest packet of a network. IPv6 takes 1280 bytes (RFC 8200).
+pub(crate) fn mtu(text: &str) -> Result<u32, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|size| plain && (1280..=65535).contains(size))
+        .ok_or_else(|| format!("`{text}` is no size of a packet: expected 1280 to 65535 bytes"))
+}
+
 /// Reads a moment: a time, or how long ago.
 pub(crate) fn moment(text: &str) -> Result<Time, String> {
     Time::parse(text, Time::now()).map_err(|bad| bad.to_string())

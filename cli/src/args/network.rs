@@ -5,6 +5,7 @@ use mk_core::net::subnet::{Subnet, Subnet6};
 use mk_core::recipe::NetName;
 
 use super::containers::StateArgs;
+use crate::value::mtu;
 
 /// Make, list, look at and remove the networks of containers
 #[derive(Debug, Args)]
@@ -61,7 +62,7 @@ pub(crate) struct NetworkCreate {
     #[arg(long, value_name = "CIDR")]
     pub(crate) subnet6: Option<Subnet6>,
     /// The largest packet, in bytes [default: 1500]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1280..=65535))]
+    #[arg(long, value_name = "BYTES", value_parser = mtu)]
     pub(crate) mtu: Option<u32>,
     /// Lead nowhere: who is on it reaches the others on it, and nobody else
     #[arg(long)]

@@ -51,7 +51,7 @@ fn create(args: &args::NetworkCreate, context: &Context) -> Result<u8, Failure> 
         subnet6: args.subnet6,
         mtu: args.mtu,
     };
-    let mut network = networks.create(&args.name, reach, &options)?;
+    let network = networks.create(&args.name, reach, &options)?;
     if reach == Reach::Out
         && let Err(error) = network.bring_up()
     {
