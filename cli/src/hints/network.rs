@@ -33,6 +33,7 @@ pub(super) fn of_network(error: &Error) -> Option<String> {
             format!("leave it out for an address that is free; `mk network inspect {name}` shows the subnets")
         }
         Error::AddressTaken { .. } | Error::MacTaken { .. } => "leave it out for one that is free".into(),
+        Error::Publish(error) => return of_published(error),
         _ => return None,
     })
 }
