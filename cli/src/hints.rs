@@ -25,6 +25,7 @@ use mk_core::sys::{Errno, SysError, namespace};
 use crate::report::Failing;
 use crate::settings;
 
+mod joined;
 mod network;
 
 /// Returns advice for `error`, looking at it and all its causes, the outermost first.
@@ -275,6 +276,9 @@ fn of_run(error: &enter::Error) -> Option<String> {
         enter::Error::Network(error) => return network::of_network(error),
         enter::Error::Process(process::Error::Step(error)) => return of_step(error),
         enter::Error::Monitor(monitor::Error::Container(error)) => return of_container(error),
+        enter::Error::Namespace(error) => return joined::of_namespace(error),
+        enter::Error::Partner(error) => return joined::of_partner(error),
+        enter::Error::OwnIds { .. } => joined::of_own_ids(),
         _ => return None,
     })
 }

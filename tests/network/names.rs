@@ -95,6 +95,10 @@ fn a_namespace_that_is_not_there_is_an_error_that_names_those_that_are() {
             .contains("there is no network namespace `bleu`: those that there are: `blue`"),
         "{output}"
     );
+    assert!(
+        output.stderr.contains("did you mean `--network ns:blue`?"),
+        "{output}"
+    );
     stage.host().sh("touch /run/netns/file");
     let output = stage.run(&["--network", "ns:file"], "true");
     assert!(
