@@ -11,6 +11,9 @@ use mk_core::sys::{SysError, probe};
 use crate::hints;
 use crate::ui;
 
+/// Networks with a way out.
+mod network;
+
 /// A finding in words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Words {
@@ -383,7 +386,7 @@ fn small(matter: &Matter, place: &Place<'_>) -> Words {
         Matter::Stuck { folder } => Words::of(format!("`{}` does not answer", folder.display()))
             .instead("nothing that needs the store works")
             .enable("a store elsewhere: `--store DIR`"),
-        _ => Words::default(),
+        _ => network::words(matter, place).unwrap_or_default(),
     }
 }
 

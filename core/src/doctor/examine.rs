@@ -3,7 +3,7 @@
 use super::attempt::{Attempt, NAMESPACES};
 use super::cgroup::Kind;
 use super::facts::Facts;
-use super::{Cgroups, Finding, IdmappedMounts, Matter, SubordinateIds, UserNamespaces, Verdict};
+use super::{Cgroups, Finding, IdmappedMounts, Matter, SubordinateIds, UserNamespaces, Verdict, network};
 use crate::cgroup::Controller;
 use crate::process::idmap::{IdMap, Range};
 use crate::sys::probe::{self, Known};
@@ -30,6 +30,9 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
         Some(idmapped(facts)),
         Some(keys(facts)),
         Some(tun(facts)),
+        packet_rules(facts),
+        forwarding(facts),
+        forward_policy(facts),
         Some(container(facts)),
         Some(security_modules(facts)),
         Some(tracing(facts)),
@@ -55,6 +58,28 @@ fn works(holds: bool, otherwise: Verdict) -> Verdict {
 
 fn is_native(facts: &Facts) -> bool {
     facts.map() == IdMap::Native
+}
+
+fn packet_rules(facts: &Facts) -> Option<Finding> {
+    let failed = facts.network.as_ref()?.no_tables.clone();
+    let verdict = works(failed.is_none(), Verdict::Impossible);
+    Some(found(Matter::PacketRules { failed }, verdict))
+}
+
+fn forwarding(facts: &Facts) -> Option<Finding> {
+    let network::Facts { read_only, ipv6, .. } = *facts.network.as_ref()?;
+    let verdict = match ipv6 {
+        _ if read_only => Verdict::Impossible,
+        network::Ipv6::All => Verdict::Differs,
+        _ => Verdict::Works,
+    };
+    Some(found(Matter::Forwarding { read_only, ipv6 }, verdict))
+}
+
+fn forward_policy(facts: &Facts) -> Option<Finding> {
+    let closed = facts.network.as_ref()?.closed.clone();
+    let verdict = works(closed.is_empty(), Verdict::Differs);
+    Some(found(Matter::ForwardPolicy { closed }, verdict))
 }
 
 fn stuck(facts: &Facts) -> Option<Finding> {

@@ -29,6 +29,8 @@ pub struct Facts {
     pub filesystem: Option<Filesystem>,
     /// What can be limited.
     pub cgroups: Cgroups,
+    /// What networks with a way out need; nothing for those who have none.
+    pub network: Option<super::network::Facts>,
     /// The kind of container that mk runs in, as far as that tells.
     pub container: Option<&'static str>,
     /// Whether this process is in the machine's first user namespace.
@@ -82,6 +84,7 @@ impl Facts {
             filesystem: probe::filesystem(&folder).ok(),
             store: folder,
             cgroups: Cgroups::look(),
+            network: (map == IdMap::Native).then(super::network::Facts::look),
             container: container(),
             first_namespace: crate::sys::namespace::is_first_user_namespace()?,
             selinux: text("/sys/fs/selinux/enforce").trim() == "1",

@@ -16,6 +16,8 @@ pub mod cgroup;
 mod examine;
 /// What is looked at.
 pub mod facts;
+/// What networks with a way out need.
+pub mod network;
 
 pub use attempt::{Attempt, Tried};
 pub use cgroup::Cgroups;
@@ -122,6 +124,23 @@ pub enum Matter {
     Tun {
         /// Why not.
         failed: Option<SysError>,
+    },
+    /// Tables for the rules of networks with a way out.
+    PacketRules {
+        /// Why there are none.
+        failed: Option<String>,
+    },
+    /// That packets of networks are passed on.
+    Forwarding {
+        /// Whether the settings cannot be changed.
+        read_only: bool,
+        /// How far the kernel can be told about one interface.
+        ipv6: network::Ipv6,
+    },
+    /// Rules of others that drop what is passed on.
+    ForwardPolicy {
+        /// Which.
+        closed: Vec<network::Closed>,
     },
     /// A session keyring of the container's own.
     Keys {
@@ -263,6 +282,9 @@ impl Matter {
             Self::Terminals { .. } => "terminals",
             Self::Devices { .. } => "devices",
             Self::Tun { .. } => "tun",
+            Self::PacketRules { .. } => "packet rules",
+            Self::Forwarding { .. } => "forwarding",
+            Self::ForwardPolicy { .. } => "forward policy",
             Self::Keys { .. } => "keyrings",
             Self::Tracing { .. } => "tracing",
             Self::TerminalInput { .. } => "terminal input",

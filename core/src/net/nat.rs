@@ -8,6 +8,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::recipe::NetName;
 use crate::sys::netfilter::{
     Action, Chain, DSTNAT, Error, FILTER, Hook, Kind, Match, RAW, Rule, SRCNAT, Subnet, Table,
 };
@@ -48,6 +49,12 @@ pub fn is_there(name: &str) -> Result<bool, Error> {
 /// Returns the name of the table of the network `name`.
 pub fn table_name(name: &str) -> String {
     format!("mk-{name}")
+}
+
+/// Returns the network whose table has this name, if it is one's.
+pub fn network_of(table: &str) -> Option<String> {
+    let name: NetName = table.strip_prefix("mk-")?.parse().ok()?;
+    Some(name.to_string())
 }
 
 /// Returns the table of a network.

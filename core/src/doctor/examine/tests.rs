@@ -5,6 +5,7 @@ use super::super::{Cgroups, runs};
 use super::*;
 use crate::cgroup::Controller;
 use crate::process::idmap::{Caller, Reason};
+use crate::sys::netfilter::Family;
 use crate::sys::probe::Filesystem;
 
 /// A machine where everything works, as an ordinary user or as root sees it.
@@ -39,6 +40,7 @@ fn fine(root: bool) -> Facts {
             refused: Vec::new(),
             kill: Some(true),
         },
+        network: root.then(network::Facts::default),
         first_namespace: true,
         most_files: Some(1024),
         ..Facts::default()
@@ -180,6 +182,63 @@ fn subordinate_ids_are_missing_in_one_of_several_ways() {
         Matter::SubordinateIds(SubordinateIds::NoHelpers)
     );
     assert!(runs(&examine(&facts)));
+}
+
+#[test]
+fn what_keeps_networks_from_leading_out_stops_no_run() {
+    let facts = |network| Facts {
+        network: Some(network),
+        ..fine(true)
+    };
+    let closed = network::Closed {
+        rules: network::Rules::Legacy,
+        family: Family::Ip,
+        networks: vec!["mk0".into()],
+    };
+    for (network, name, verdict) in [
+        (
+            network::Facts {
+                no_tables: Some("none".into()),
+                ..network::Facts::default()
+            },
+            "packet rules",
+            Verdict::Impossible,
+        ),
+        (
+            network::Facts {
+                read_only: true,
+                ..network::Facts::default()
+            },
+            "forwarding",
+            Verdict::Impossible,
+        ),
+        (
+            network::Facts {
+                ipv6: network::Ipv6::All,
+                ..network::Facts::default()
+            },
+            "forwarding",
+            Verdict::Differs,
+        ),
+        (
+            network::Facts {
+                closed: vec![closed],
+                ..network::Facts::default()
+            },
+            "forward policy",
+            Verdict::Differs,
+        ),
+    ] {
+        let facts = facts(network);
+        assert_eq!(faults(&facts), [(name, verdict)]);
+        assert!(runs(&examine(&facts)));
+    }
+    let missing = |name: &str| {
+        examine(&fine(false))
+            .iter()
+            .all(|finding| finding.matter.name() != name)
+    };
+    assert!(missing("packet rules") && missing("forward policy"));
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn base_chain(family: u8, attributes: &[u8]) -> Option<BaseChain> {
 }
 
 /// Asks for everything of one kind; `see` gets the family and the attributes of each.
-fn dump(kind: u16, mut see: impl FnMut(u8, &[u8])) -> Result<(), Error> {
+pub(super) fn dump(kind: u16, mut see: impl FnMut(u8, &[u8])) -> Result<(), Error> {
     let socket = open()?;
     let mut request = Vec::new();
     let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
@@ -118,26 +118,29 @@ fn dump(kind: u16, mut see: impl FnMut(u8, &[u8])) -> Result<(), Error> {
 }
 
 /// Returns what the first attribute of this kind holds.
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn find(list: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(list).find_map(|(kind, body)| (kind == wanted).then_some(body))
+}
+
+/// Returns the attributes that stand in `list`, each with its kind.
+pub(super) fn attributes(mut list: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     const HEADER: usize = 4;
     // The two highest bits are flags (NLA_TYPE_MASK in linux/netlink.h).
     const KIND: u16 = 0x3fff;
-    loop {
-        let header = attributes.get(..HEADER)?;
+    std::iter::from_fn(move || {
+        let header = list.get(..HEADER)?;
         let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let body = attributes.get(HEADER..length)?;
-        if u16::from_ne_bytes([header[2], header[3]]) & KIND == wanted {
-            return Some(body);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
+        let body = list.get(HEADER..length)?;
+        list = list.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([header[2], header[3]]) & KIND, body))
+    })
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-fn number(bytes: &[u8]) -> Option<u32> {
+pub(super) fn number(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_be_bytes)
 }

@@ -30,14 +30,19 @@ pub mod conntrack;
 mod encode;
 /// What a rule is made of.
 mod expressions;
+/// What there is of iptables from before nf_tables.
+pub mod legacy;
 /// What is there already, from the kernel.
 mod list;
+/// Which interfaces rules let pass.
+mod passing;
 /// Asking the kernel.
 mod socket;
 /// The syntax of nft(8).
 mod text;
 
 pub use list::{BaseChain, Family, base_chains, tables};
+pub use passing::let_in;
 
 /// Priority of chains that see packets before connections are tracked (`raw`).
 pub const RAW: i32 = -300;

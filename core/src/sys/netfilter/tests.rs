@@ -302,6 +302,59 @@ fn base_chains_tell_their_place_and_whether_they_drop() {
 }
 
 #[test]
+fn rules_tell_which_interfaces_they_let_in() {
+    apart(|| {
+        let rules = "table ip t { chain f { type filter hook forward priority 0; \
+                     iifname \"mk0\" accept; iifname \"wild*\" counter accept; iifname \"bad\" drop; \
+                     oifname \"out\" accept; iifname != \"not\" accept; accept; }; }";
+        let Ok(status) = Command::new("nft").arg(rules).status() else {
+            return eprintln!("skipped: needs nft");
+        };
+        assert!(status.success());
+        assert_eq!(let_in(Family::Ip, "t").unwrap(), ["mk0", "wild*"]);
+        assert_eq!(let_in(Family::Ip6, "t").unwrap(), [""; 0]);
+        assert_eq!(let_in(Family::Ip, "other").unwrap(), [""; 0]);
+    });
+}
+
+#[test]
+fn the_rules_of_old_are_read_and_not_made() {
+    apart(|| {
+        for (family, command) in [(Family::Ip, "iptables-legacy"), (Family::Ip6, "ip6tables-legacy")] {
+            assert_eq!(legacy::forward(family).unwrap(), None);
+            let call = |words: &str| {
+                let output = Command::new(command).args(words.split(' ')).output();
+                output.is_ok_and(|output| output.status.success())
+            };
+            if !call("-P FORWARD DROP") {
+                return eprintln!("skipped: needs {command} and a kernel that has it");
+            }
+            let drops = legacy::Forward {
+                drops: true,
+                let_in: vec![],
+            };
+            assert_eq!(legacy::forward(family).unwrap(), Some(drops));
+            for words in [
+                "-A FORWARD -i mk0 -j ACCEPT",
+                "-A FORWARD -i wild+ -j ACCEPT",
+                "-A FORWARD -i bad -j DROP",
+                "-A FORWARD -o out -j ACCEPT",
+                "-A FORWARD -p tcp --dport 80 -j REJECT",
+                "-N ours",
+                "-A ours -i mk1 -p udp --dport 53 -j ACCEPT",
+            ] {
+                assert!(call(words), "{command} {words}");
+            }
+            let forward = legacy::forward(family).unwrap().unwrap();
+            assert!(forward.drops);
+            assert_eq!(forward.let_in, ["mk0", "wild*", "mk1"]);
+            assert!(call("-P FORWARD ACCEPT"));
+            assert!(!legacy::forward(family).unwrap().unwrap().drops);
+        }
+    });
+}
+
+#[test]
 fn a_subnet_begins_where_its_prefix_says() {
     for (address, prefix, text) in [
         ("192.168.10.77", 24, "192.168.10.0/24"),
