@@ -64,15 +64,18 @@ pub fn is_up(socket: &Socket, config: &Config) -> Result<bool> {
     Ok(link.is_some_and(|link| link.up && link.alias.as_deref() == Some(&config.mark())))
 }
 
-/// Whether the bridge is up, and the rules are there that keep others out.
+/// Whether the bridge is up, the rules are there that keep others out, and packets are passed on to where the host has
+/// routes now.
 pub(super) fn is_whole(socket: &Socket, config: &Config) -> Result<bool> {
-    let ruled = || {
-        nat::is_there(&config.name).map_err(|failed| Error::Rules {
-            name: config.name.clone(),
-            failed,
-        })
-    };
-    Ok(is_up(socket, config)? && (config.reach == Reach::Within || ruled()?))
+    let up = is_up(socket, config)?;
+    if !up || config.reach == Reach::Within {
+        return Ok(up);
+    }
+    let ruled = nat::is_there(&config.name).map_err(|failed| Error::Rules {
+        name: config.name.clone(),
+        failed,
+    })?;
+    Ok(ruled && forwarding::missing().is_empty())
 }
 
 /// Makes what is not there of the bridge, and of what leads out of it.
@@ -118,18 +121,13 @@ fn fill(socket: &Socket, network: &Network) -> Result<()> {
 }
 
 /// Makes what leads out of a network. The rules that keep others out come first.
-fn open(network: &Network) -> Result<()> {
-    set_up_rules(&network.config)?;
+pub(super) fn open(network: &Network) -> Result<()> {
+    nat::set_up(&area(&network.config)).map_err(|failed| Error::Rules {
+        name: network.config.name.clone(),
+        failed,
+    })?;
     forwarding::set_bridge(&network.config.name)?;
     Ok(forwarding::switch_on(network.folder(), &network.config.name)?)
-}
-
-/// Makes the rules of a network that leads out, in place of what is left of them.
-pub(super) fn set_up_rules(config: &Config) -> Result<()> {
-    nat::set_up(&area(config)).map_err(|failed| Error::Rules {
-        name: config.name.clone(),
-        failed,
-    })
 }
 
 /// Puts back what [`open`] has changed.

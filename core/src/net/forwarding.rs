@@ -97,8 +97,12 @@ impl Change {
 }
 
 /// Returns what has to be changed for packets to be passed on from `uplinks`. `read` returns a setting below `/proc/sys`;
-/// `all` are the names of all interfaces.
-pub fn needed(uplinks: &[String], all: &[String], read: impl Fn(&str) -> Option<String>) -> Vec<Change> {
+/// `all` the names of all interfaces.
+pub fn needed(
+    uplinks: &[String],
+    all: impl FnOnce() -> Vec<String>,
+    read: impl Fn(&str) -> Option<String>,
+) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut change = |setting: String, from: &str, to: &str| {
         if read(&setting).as_deref() == Some(from) {
@@ -123,7 +127,7 @@ pub fn needed(uplinks: &[String], all: &[String], read: impl Fn(&str) -> Option<
         return changes;
     }
     // The last change sets these, too; they are put back after it.
-    for other in all.iter().map(String::as_str).chain(["default"]) {
+    for other in all().iter().map(String::as_str).chain(["default"]) {
         change(format!("net/ipv6/conf/{other}/forwarding"), "1", "1");
     }
     // One that passes on forgets the routes that it has learnt, unless it is told to go on learning.
@@ -136,7 +140,7 @@ pub fn needed(uplinks: &[String], all: &[String], read: impl Fn(&str) -> Option<
 
 /// Returns what would have to be changed now, on the host that this process is on.
 pub fn missing() -> Vec<Change> {
-    needed(&uplinks(), &interfaces(), read)
+    needed(&uplinks(), interfaces, read)
 }
 
 /// Returns the settings of the bridge `name` itself, which go with it: it passes packets on, published ports on 127.0.0.1

@@ -390,8 +390,8 @@ impl Network {
         }
         match super::bridge::is_whole(&socket, &self.config)? {
             true => Ok(()),
-            // Somebody has flushed all rules of the host.
-            false => super::bridge::set_up_rules(&self.config),
+            // Somebody has flushed all rules of the host, or it has another uplink now.
+            false => super::bridge::open(self),
         }
     }
 

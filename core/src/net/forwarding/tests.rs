@@ -8,9 +8,11 @@ use crate::sys::probe;
 fn changed(settings: &[(&str, &str)], uplinks: &[&str], all: &[&str]) -> Vec<String> {
     let settings: BTreeMap<&str, &str> = settings.iter().copied().collect();
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let changes = needed(&owned(uplinks), &owned(all), |name| {
-        settings.get(name).map(|value| (*value).to_owned())
-    });
+    let changes = needed(
+        &owned(uplinks),
+        || owned(all),
+        |name| settings.get(name).map(|value| (*value).to_owned()),
+    );
     changes
         .into_iter()
         .map(|change| format!("{} {}→{}", change.setting, change.was, change.is))
@@ -171,6 +173,33 @@ fn what_is_switched_on_for_two_networks_is_put_back_with_the_last() {
         assert_eq!(settings(), before);
         assert_eq!(netfilter::tables().unwrap(), [""; 0]);
         assert_eq!(fs_err::read_dir(temp.path()).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn an_uplink_that_comes_later_is_missed_and_switched_on_then() {
+    apart(|| {
+        if sh("command -v ip || :").is_empty() {
+            return eprintln!("skipped: needs ip");
+        }
+        sh("ip link add up0 type bridge; ip address add 192.0.2.1/24 dev up0; ip link set up0 up");
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Dir::open(temp.path()).unwrap();
+        switch_on(&folder, "mk0").unwrap();
+        assert_eq!(missing(), []);
+        sh("ip link add up1 type bridge; ip address add 198.51.100.1/24 dev up1; ip link set up1 up");
+        let before = settings();
+        assert_eq!(missing()[0].setting, "net/ipv4/conf/up1/forwarding");
+        switch_on(&folder, "mk0").unwrap();
+        assert_eq!(missing(), []);
+        assert_eq!(load(&folder).unwrap().changes.len(), 4);
+        put_back(&folder, "mk0").unwrap();
+        assert_eq!(
+            settings(),
+            before
+                .replace("up0/forwarding:1", "up0/forwarding:0")
+                .replace("up0/force_forwarding:1", "up0/force_forwarding:0")
+        );
     });
 }
 

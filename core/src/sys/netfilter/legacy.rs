@@ -138,24 +138,30 @@ fn read(entries: &[u8], first: usize, last: usize, layout: &Layout) -> Forward {
         .map(usize::from)
         .filter(|&length| length > 0)
     {
-        let name = rest
-            .get(layout.interface..layout.interface + 16)
-            .unwrap_or_default();
-        if name.first().is_some_and(|&byte| byte != 0) && verdict(rest) == Some(ACCEPT) {
-            let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-            // The mask says how many bytes count: one for the end, where it is a whole name.
-            let mask = rest
-                .get(layout.interface + 32..layout.interface + 48)
-                .unwrap_or_default();
-            let whole = mask.get(end).is_none_or(|byte| *byte != 0);
-            let all = if whole { "" } else { "*" };
-            forward
-                .let_in
-                .push(String::from_utf8_lossy(&name[..end]).into_owned() + all);
+        if verdict(rest) == Some(ACCEPT) {
+            forward.let_in.extend(interface(rest, layout.interface));
         }
         rest = rest.get(length..).unwrap_or_default();
     }
     forward
+}
+
+/// Returns the interface that an entry is about, whose name is at `at`. The mask behind it says how many bytes of it count:
+/// with the one that ends it, where it is a whole name.
+fn interface(entry: &[u8], at: usize) -> Option<String> {
+    let name = entry.get(at..at + 16)?;
+    let mask = entry.get(at + 32..at + 48)?;
+    let counts = mask.iter().take_while(|byte| **byte != 0).count();
+    let whole = name
+        .iter()
+        .position(|byte| *byte == 0)
+        .filter(|&end| end == 0 || end < counts);
+    match whole {
+        // None at all.
+        Some(0) => None,
+        Some(end) => Some(String::from_utf8_lossy(&name[..end]).into_owned()),
+        None => Some(String::from_utf8_lossy(&name[..counts]).into_owned() + "*"),
+    }
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u16> {
