@@ -13,6 +13,7 @@ use crate::container::monitor::{self, Start};
 use crate::mounts::Table;
 use crate::mounts::mapped;
 use crate::mounts::table::{Facts, table};
+use crate::net::private::Seat;
 use crate::net::{self, Member, user};
 use crate::process::idmap::Mapped;
 use crate::process::pool::{self, Taken};
@@ -258,6 +259,8 @@ pub struct Plan {
     pub asks_nobody: bool,
     /// What its own three files of `/etc` say, where it has some.
     texts: Option<Texts>,
+    /// This process's place in the namespaces of its private network.
+    seat: Option<Seat>,
 }
 
 impl fmt::Display for Plan {
@@ -366,6 +369,7 @@ pub fn plan(rootfs: &Rootfs, spec: &RunSpec, mut partner: Option<Partner>) -> Re
         member: partner.map(|partner| partner.member).unwrap_or_default(),
         asks_nobody: texts.as_ref().is_some_and(|texts| texts.asks_nobody),
         texts,
+        seat: None,
     })
 }
 
@@ -513,7 +517,7 @@ pub fn prepare(rootfs: Rootfs, spec: &RunSpec, mut plan: Plan) -> Result<Start, 
         None => ready,
     };
     Ok(Start {
-        ready: ready.connected(plan.uplink),
+        ready: ready.connected(plan.uplink).seated(plan.seat),
         cgroups: plan.cgroups,
     })
 }

@@ -20,9 +20,11 @@ mod stored;
 mod top;
 mod volumes;
 
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use mk_core::enter::{self, Partner};
+use mk_core::net::private::Home;
 use mk_core::process::idmap::{self, Caller, IdMap, Ids};
 use mk_core::store::{self, Owners, Store, layout};
 
@@ -31,6 +33,16 @@ use crate::progress::Progress;
 use crate::report::{Failing, Failure};
 use crate::settings::{Environment, Flags, Settings};
 use crate::ui::{self, Ui};
+
+/// Whose user namespace a process goes to that has to become root.
+enum Users<'u> {
+    /// Its own.
+    Own,
+    /// That of a container whose network it shares.
+    Partner(&'u Partner),
+    /// That of a private network.
+    Home(Home),
+}
 
 /// What every command is given besides its own arguments.
 #[derive(Debug)]
@@ -80,13 +92,18 @@ impl Context {
 
     /// Becomes root and opens the store, which is made where there is none.
     fn store(&self, settings: &Settings) -> Result<Store, Failure> {
-        self.store_beside(settings, None)
+        Ok(self.store_among(settings, || Ok(Users::Own))?.0)
     }
 
-    /// Becomes root like [`Self::store`], and where that takes a user namespace, in that of `partner`.
-    fn store_beside(&self, settings: &Settings, partner: Option<&Partner>) -> Result<Store, Failure> {
-        let owners = become_root(&settings.store, partner)?;
-        Store::open(&settings.store, owners).map_err(|error| no_store(&settings.store, error))
+    /// Becomes root like [`Self::store`]; where that takes a user namespace, in the one that `users` says.
+    fn store_among<'u>(
+        &self,
+        settings: &Settings,
+        users: impl FnOnce() -> Result<Users<'u>, Failure>,
+    ) -> Result<(Store, Option<Home>), Failure> {
+        let (owners, home) = become_root(&settings.store, users)?;
+        let store = Store::open(&settings.store, owners);
+        Ok((store.map_err(|error| no_store(&settings.store, error))?, home))
     }
 
     /// Returns a watcher that says little: for commands that may have to wait, but not for long.
@@ -134,29 +151,53 @@ fn no_store(path: &Path, error: store::Error) -> Failure {
 }
 
 /// Makes this process root of a user namespace in which the store at `path` can be used; called once, before there is
-/// a second thread. Returns how files can be given to owners then. A network belongs to a user namespace: who shares that of
-/// `partner`, and is not root already, becomes root in the same.
-fn become_root(path: &Path, partner: Option<&Partner>) -> Result<Owners, Failure> {
+/// a second thread. Returns how files can be given to owners then. Who has to become root for that does so where `users`
+/// says, because a network belongs to a user namespace; who has gone to a home is a member there from then on.
+fn become_root<'u>(
+    path: &Path,
+    users: impl FnOnce() -> Result<Users<'u>, Failure>,
+) -> Result<(Owners, Option<Home>), Failure> {
     let mut map = idmap::decide(&Caller::look()?);
-    if map != IdMap::Native
-        && let Some(partner) = partner
-    {
-        partner.join_users().map_err(enter::Error::from)?;
-        return Ok(match owners_at(path)? {
-            Some(Owners::Single) => Owners::Single,
-            _ => own_owners(),
-        });
-    }
+    let users = match map {
+        IdMap::Native => Users::Own,
+        _ => users()?,
+    };
     if let (IdMap::Subordinate { uid, gid, .. }, Some(Owners::Single)) = (&map, owners_at(path)?) {
         map = IdMap::Single { uid: *uid, gid: *gid };
     }
-    idmap::become_root(&map)?;
-    Ok(match map {
+    let (joined, home) = match users {
+        Users::Own => {
+            idmap::become_root(&map)?;
+            (false, None)
+        }
+        Users::Partner(partner) => {
+            partner.join_users().map_err(enter::Error::from)?;
+            (true, None)
+        }
+        Users::Home(mut home) => (settle(&mut home, &map)?, Some(home)),
+    };
+    let owners = match map {
+        // Its ids are those of whoever made it.
+        _ if joined && owners_at(path)? != Some(Owners::Single) => own_owners(),
         // Root of somebody's container is root already, and yet has only the ids that it was given.
         IdMap::Native => own_owners(),
         IdMap::Subordinate { .. } => Owners::Subordinate,
         IdMap::Single { .. } => Owners::Single,
-    })
+    };
+    Ok((owners, home))
+}
+
+/// Makes this process root of the user namespace of `home`, and a member there. Returns whether that was there already;
+/// where it was not, it is made as `map` says.
+fn settle(home: &mut Home, map: &IdMap) -> Result<bool, Failure> {
+    let alone = home.alone()?;
+    let member = home.users(&alone)?;
+    match &member {
+        Some(member) => idmap::join(member.as_fd())?,
+        None => idmap::become_root(map)?,
+    }
+    home.sit(&alone)?;
+    Ok(member.is_some())
 }
 
 /// Returns how whoever is root here can give files to owners.

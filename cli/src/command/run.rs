@@ -1,5 +1,6 @@
 //! `mk run`: a command in an image.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -10,9 +11,10 @@ use mk_core::container::{Own, State, check_name, log};
 use mk_core::enter::{self, Partner};
 use mk_core::net;
 use mk_core::net::publish::{self, Published};
+use mk_core::net::private::Home;
 use mk_core::process;
 use mk_core::process::exit::Step;
-use mk_core::recipe::Network;
+use mk_core::recipe::{self, Network};
 use mk_core::rootfs::Rootfs;
 use mk_core::spec::network as on_network;
 use mk_core::spec::network::{Protocol, Publish};
@@ -21,7 +23,7 @@ use mk_core::spec::ulimit::Lowered;
 use mk_core::spec::{self, Asked, Extra, RunSpec, Userns};
 use mk_core::store::{self, Image, ImageId, Store};
 
-use super::{Context, build, find};
+use super::{Context, Users, build, find};
 use crate::args::{self, UsernsArg};
 use crate::report::{Failing, Failure};
 use crate::settings::{Flags, Settings};
@@ -45,7 +47,10 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
         asked.on_network.check(kind).map_err(spec::Error::from)?;
     }
     let partner = partner(&asked, &settings, context)?;
-    let store = context.store_beside(&settings, partner.as_ref())?;
+    let (store, home) = context.store_among(&settings, || match &partner {
+        Some(partner) => Ok(Users::Partner(partner)),
+        None => users(&word, &asked, dry_run, &settings),
+    })?;
     // Before an image is built for it.
     let state = life
         .as_ref()
@@ -60,6 +65,8 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
         .attach_volumes(&store, &spec.mounts)
         .map_err(|error| failed(error.into()))?;
     let mut plan = enter::plan(&rootfs, &spec, partner).map_err(failed)?;
+    plan.go_to_network(&spec, &settings.state, home, !dry_run)
+        .map_err(failed)?;
     let names = life.as_ref().and_then(|life| life.name.clone());
     plan.decide_network(&spec, &settings.state, names.into_iter().collect())
         .map_err(failed)?;
@@ -140,6 +147,47 @@ fn partner(asked: &Asked, settings: &Settings, context: &Context) -> Result<Opti
     let mut seen = context.look(State::open(&settings.state)?.as_ref())?;
     let partner = Partner::of(&seen.take(word)?).map_err(|error| failed(error.into()))?;
     Ok(Some(partner))
+}
+
+/// Returns whose user namespace the run is in, where it needs one: that of its private network, if it will be on one.
+/// That has to be known before there is a namespace: nobody gets from one into another beside it.
+fn users<'u>(
+    word: &OsString,
+    asked: &Asked,
+    dry_run: bool,
+    settings: &Settings,
+) -> Result<Users<'u>, Failure> {
+    let network = match &asked.network {
+        Some(network) => Some(network.clone()),
+        None => usual_network(word, settings),
+    };
+    match network {
+        Some(Network::Private(name)) => {
+            let home = Home::open(&settings.state, &name, !dry_run)?;
+            Ok(home.map_or(Users::Own, Users::Home))
+        }
+        _ => Ok(Users::Own),
+    }
+}
+
+/// Returns the network that the image or the recipe `word` asks for, as far as that can be told without a store of one's
+/// own to open; what is wrong with it shows later.
+fn usual_network(word: &OsString, settings: &Settings) -> Option<Network> {
+    let text = word.to_string_lossy();
+    let recipe = match find::is_path(Path::new(word)) {
+        true => find::Recipe::find(Path::new(word)).ok(),
+        false => {
+            let owners = Store::owners_at(&settings.store).ok()?;
+            let store = owners.and_then(|owners| Store::open_existing(&settings.store, owners).ok());
+            let image = store.and_then(|store| store.image(&store.resolve(&text).ok()?).ok());
+            if let Some(image) = image {
+                return image.run.network;
+            }
+            find::Recipe::known(&text)
+        }
+    };
+    let recipe = recipe::parse::parse(&recipe?.read().ok()?.recipe, &BTreeMap::new()).ok()?;
+    recipe.run.network
 }
 
 /// Returns what is told of a run that failed; `shell` says that nobody named its command.

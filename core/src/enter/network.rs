@@ -9,10 +9,12 @@ use crate::net::forwarding::Change;
 use crate::net::lease::Wish;
 use crate::net::network::Reach;
 use crate::net::plan::{Connection, Doors};
+use crate::net::private::Home;
 use crate::net::publish::Published;
 use crate::recipe::{NetName, Network};
 use crate::spec::RunSpec;
 use crate::spec::network::Asked;
+use crate::sys::namespace;
 
 /// How far a run has come to its place on a network.
 #[derive(Debug, Default)]
@@ -88,6 +90,33 @@ impl Plan {
             Place::Taken(connection) => connection.published(),
             _ => &[],
         }
+    }
+
+    /// Goes into the network namespace of the run's private network, where it is on one: that of `home`, where its caller
+    /// has gone there for the user namespace already. `state` is the folder of networks. Where this process does not
+    /// `stay`, nobody hears of it.
+    pub fn go_to_network(
+        &mut self,
+        spec: &RunSpec,
+        state: &Path,
+        home: Option<Home>,
+        stay: bool,
+    ) -> Result<(), Error> {
+        let Network::Private(name) = &spec.network.kind else {
+            return Ok(());
+        };
+        let home = match home.filter(|home| home.name() == name) {
+            None => Home::open(state, name, stay)?,
+            home => home,
+        };
+        self.seat = match home {
+            Some(home) => home.enter()?,
+            None => {
+                namespace::own_network_namespace().map_err(net::Error::from)?;
+                None
+            }
+        };
+        Ok(())
     }
 
     /// Makes the network that was decided on where it is not there, and takes the place on it.

@@ -167,6 +167,25 @@ pub enum Error {
     /// Ports cannot be published.
     #[error(transparent)]
     Publish(#[from] publish::Error),
+    /// Somebody is on a private network, and cannot be reached.
+    #[error("the private network `{name}` is held by process {pid}, whose namespaces are out of reach")]
+    OutOfReach {
+        /// The network.
+        name: String,
+        /// The process, as it calls itself.
+        pid: i32,
+        /// The call that was refused, where one was.
+        #[source]
+        failed: Option<SysError>,
+    },
+    /// This process is in another user namespace than those that are on the network.
+    #[error(
+        "others are on the private network `{name}` in a user namespace of theirs, which this run came too late for"
+    )]
+    OtherUsers {
+        /// The network.
+        name: String,
+    },
     /// A call failed.
     #[error(transparent)]
     Sys(#[from] SysError),

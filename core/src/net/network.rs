@@ -282,12 +282,7 @@ impl Networks {
     }
 
     fn make(&self, config: Config, name: &NetName) -> Result<Network> {
-        for folder in [name.as_str(), &format!("{name}/{LEASES}")] {
-            match self.root.make_dir(folder, 0o700) {
-                Err(failed) if failed.errno != Errno::EXIST => return Err(failed.into()),
-                _ => {}
-            }
-        }
+        self.make_folder(name, LEASES)?;
         let network = Network {
             config,
             networks: self.again()?,
@@ -321,6 +316,26 @@ impl Networks {
     /// Returns the settings of the kernel that were changed for all of them together.
     pub fn changes(&self) -> std::result::Result<Vec<Change>, forwarding::Error> {
         forwarding::changed(&self.root)
+    }
+
+    /// Opens the folder `folder` of the network `name`, which need not have been made otherwise.
+    pub(super) fn folder(&self, name: &NetName, folder: &str) -> Result<Option<Dir>> {
+        match self.root.open_dir(format!("{name}/{folder}")) {
+            Err(failed) if failed.errno == Errno::NOENT => Ok(None),
+            opened => Ok(Some(opened?)),
+        }
+    }
+
+    /// Opens the folder `folder` of the network `name`; makes both (0700) where there are none.
+    pub(super) fn make_folder(&self, name: &NetName, folder: &str) -> Result<Dir> {
+        let path = format!("{name}/{folder}");
+        for folder in [name.as_str(), &path] {
+            match self.root.make_dir(folder, 0o700) {
+                Err(failed) if failed.errno != Errno::EXIST => return Err(failed.into()),
+                _ => {}
+            }
+        }
+        Ok(self.root.open_dir(&path)?)
     }
 
     /// Waits until nobody else changes anything, which takes milliseconds at most.

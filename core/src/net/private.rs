@@ -2,7 +2,7 @@
 //! around that, both shared by all mk processes that use the network.
 //!
 //! No namespace has a name here: it lives as long as a process is in it, and is found through one. Each mk has a seat, a
-//! file in `<state>/networks/private:NAME/members/` that it keeps locked, and that says which process it is:
+//! file in `<state>/networks/NAME/members/` that it keeps locked, and that says which process it is:
 //!
 //! ```text
 //! 4711 88231 network     process id, when it was started, and what it is in: `users`, or `network` too
@@ -13,64 +13,33 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::network::Networks;
+use super::{Error, Result};
 use crate::recipe::NetName;
 use crate::sys::dir::Dir;
 use crate::sys::file::{self, LockKind};
 use crate::sys::namespace::{self, Namespaces};
 use crate::sys::{Errno, SysError, pidfd};
 
-/// The namespaces of a private network that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file of the network cannot be used.
-    #[error("cannot use the folder of the private network, `{}`", .path.display())]
-    Folder {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        failed: SysError,
-    },
-    /// Somebody has a seat, and cannot be reached.
-    #[error("the private network `{name}` is held by process {pid}, whose namespaces are out of reach")]
-    OutOfReach {
-        /// The network.
-        name: NetName,
-        /// The process, as it calls itself.
-        pid: i32,
-        /// The call that was refused, where one was.
-        #[source]
-        failed: Option<SysError>,
-    },
-    /// This process is in another user namespace than those that use the network.
-    #[error("others use the private network `{name}` in a user namespace that this run is not in")]
-    OtherUsers {
-        /// The network.
-        name: NetName,
-    },
-    /// A namespace cannot be made.
-    #[error("cannot make the network namespace of the private network")]
-    Make(#[source] SysError),
-}
+type SysResult<T> = std::result::Result<T, SysError>;
 
 /// How long somebody may take to let go of a seat after its end.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Far more than a seat says.
 const MOST: u64 = 128;
 
-/// Returns the folder of a private network below that of all networks. No other network can be called so.
-pub fn folder(name: &NetName) -> String {
-    format!("private:{name}")
-}
+/// The folder of members below that of a network.
+const MEMBERS: &str = "members";
 
 /// The members of a private network, as one of them sees them.
 #[derive(Debug)]
 pub struct Home {
     name: NetName,
     members: Dir,
+    stay: bool,
     seat: Option<Seat>,
 }
 
@@ -104,24 +73,20 @@ struct Member {
 }
 
 impl Home {
-    /// Opens the home of the network `name`, with its folder below `state`, which is there.
-    pub fn open(state: &Path, name: &NetName) -> Result<Self, Error> {
-        let mut path = state.to_owned();
-        for part in ["networks", &folder(name), "members"] {
-            path.push(part);
-            match Dir::make(&path, 0o700) {
-                Err(failed) if failed.errno != Errno::EXIST => return Err(Error::Folder { path, failed }),
-                _ => {}
-            }
-        }
-        match Dir::open_itself(&path) {
-            Ok(members) => Ok(Self {
-                name: name.clone(),
-                members,
-                seat: None,
-            }),
-            Err(failed) => Err(Error::Folder { path, failed }),
-        }
+    /// Opens the home of the network `name` of the folder `state`, for a process that is going to `stay` in there, or only
+    /// has a look: then nothing is made, and there may be none.
+    pub fn open(state: &Path, name: &NetName, stay: bool) -> Result<Option<Self>> {
+        let members = match (stay, Networks::open(state)?) {
+            (true, _) => Some(Networks::open_or_make(state)?.make_folder(name, MEMBERS)?),
+            (false, Some(networks)) => networks.folder(name, MEMBERS)?,
+            (false, None) => None,
+        };
+        Ok(members.map(|members| Self {
+            name: name.clone(),
+            members,
+            stay,
+            seat: None,
+        }))
     }
 
     /// Returns which network it is.
@@ -130,57 +95,56 @@ impl Home {
     }
 
     /// Waits until nobody else looks or changes anything.
-    pub fn alone(&self) -> Result<Alone, Error> {
-        let lock = || {
-            // An opening of its own: the lock goes with it.
-            let handle = self.members.open_dir(".")?;
-            file::lock(&handle, LockKind::Exclusive)?;
-            Ok(Alone(handle))
-        };
-        lock().map_err(|failed| self.failed(failed))
+    pub fn alone(&self) -> Result<Alone> {
+        // An opening of its own: the lock goes with it.
+        let handle = self.members.open_dir(".")?;
+        file::lock(&handle, LockKind::Exclusive)?;
+        Ok(Alone(handle))
     }
 
     /// Returns a process in the user namespace of the network, where there is one.
-    pub fn users(&self, alone: &Alone) -> Result<Option<OwnedFd>, Error> {
+    pub fn users(&self, alone: &Alone) -> Result<Option<OwnedFd>> {
         self.reach(alone, Room::Users, |_, handle| Ok(handle))
     }
 
-    /// Says that this process is in the user namespace of the network.
-    pub fn sit(&mut self, _alone: &Alone) -> Result<(), Error> {
-        let seat = Seat::take(&self.members).map_err(|failed| self.failed(failed))?;
-        seat.say(Room::Users).map_err(|failed| self.failed(failed))?;
+    /// Says that this process is in the user namespace of the network, if it stays.
+    pub fn sit(&mut self, _alone: &Alone) -> Result<()> {
+        if !self.stay {
+            return Ok(());
+        }
+        let seat = Seat::take(&self.members)?;
+        seat.say(Room::Users)?;
         self.seat = Some(seat);
         Ok(())
     }
 
     /// Moves this process, which must have one thread and be root of its user namespace, into the network namespace of
-    /// the network, which is made where there is none. `furnish` is called in there while nobody else can come in;
-    /// it is told whether the namespace is new.
-    pub fn enter<T, E: From<Error>>(
-        mut self,
-        furnish: impl FnOnce(bool) -> Result<T, E>,
-    ) -> Result<(Seat, T), E> {
+    /// the network, which is made where there is none; returns its seat there, if it stays.
+    pub fn enter(mut self) -> Result<Option<Seat>> {
         let alone = self.alone()?;
         // Root of the machine has had no user namespace to find; anybody else has gone into one before, or is in
         // another one now.
-        if self.seat.is_none()
-            && self.reach(&alone, Room::Users, |member, _| is_with_us(member))? == Some(false)
-        {
-            return Err(Error::OtherUsers { name: self.name }.into());
+        let with_us = match self.seat {
+            Some(_) => None,
+            None => self.reach(&alone, Room::Users, |member, _| is_with_us(member))?,
+        };
+        if with_us == Some(false) {
+            return Err(Error::OtherUsers {
+                name: self.name.to_string(),
+            });
         }
         let joined = self.reach(&alone, Room::Network, |_, handle| {
             namespace::join(handle.as_fd(), Namespaces::NET)
         })?;
         if joined.is_none() {
-            namespace::own_network_namespace().map_err(Error::Make)?;
+            namespace::own_network_namespace()?;
         }
-        let made = furnish(joined.is_none())?;
-        let seated = match self.seat.take() {
-            Some(seat) => Ok(seat),
-            None => Seat::take(&self.members),
+        let seat = match self.seat.take() {
+            None if self.stay => Some(Seat::take(&self.members)?),
+            seat => seat,
         };
-        let seat = seated.and_then(|seat| seat.say(Room::Network).map(|()| seat));
-        Ok((seat.map_err(|failed| self.failed(failed))?, made))
+        seat.as_ref().map(|seat| seat.say(Room::Network)).transpose()?;
+        Ok(seat)
     }
 
     /// Does with a member that is in `room` what is to be done with one, the first that it works with. Seats that nobody
@@ -189,11 +153,11 @@ impl Home {
         &self,
         _alone: &Alone,
         room: Room,
-        act: impl Fn(Member, OwnedFd) -> Result<T, SysError>,
-    ) -> Result<Option<T>, Error> {
+        act: impl Fn(Member, OwnedFd) -> SysResult<T>,
+    ) -> Result<Option<T>> {
         let begin = Instant::now();
         loop {
-            let seats = self.taken().map_err(|failed| self.failed(failed))?;
+            let seats = self.taken()?;
             let mut members = seats
                 .iter()
                 .filter(|member| room == Room::Users || member.room == room)
@@ -214,7 +178,7 @@ impl Home {
             // One that ends lets go of its seat a moment later than of all else, and so do those it has started.
             if refused.is_some() || begin.elapsed() > PATIENCE {
                 return Err(Error::OutOfReach {
-                    name: self.name.clone(),
+                    name: self.name.to_string(),
                     pid: first,
                     failed: refused,
                 });
@@ -224,7 +188,7 @@ impl Home {
     }
 
     /// Returns what the seats say that are held, and takes the others away.
-    fn taken(&self) -> Result<Vec<Member>, SysError> {
+    fn taken(&self) -> SysResult<Vec<Member>> {
         let mut members = Vec::new();
         for (name, _) in self.members.list()? {
             let own = self.seat.as_ref().is_some_and(|seat| name == *seat.name);
@@ -243,17 +207,10 @@ impl Home {
         }
         Ok(members)
     }
-
-    fn failed(&self, failed: SysError) -> Error {
-        Error::Folder {
-            path: self.members.path(),
-            failed,
-        }
-    }
 }
 
 /// Whether a member is in this process's user namespace.
-fn is_with_us(member: Member) -> Result<bool, SysError> {
+fn is_with_us(member: Member) -> SysResult<bool> {
     let own = namespace::number(pidfd::own(), "user")?;
     match namespace::number(member.pid, "user") {
         // Who is in another one, beside it, may not even be looked at.
@@ -265,7 +222,7 @@ fn is_with_us(member: Member) -> Result<bool, SysError> {
 
 impl Seat {
     /// Takes one that is nobody else's.
-    fn take(members: &Dir) -> Result<Self, SysError> {
+    fn take(members: &Dir) -> SysResult<Self> {
         loop {
             let name = format!("{:016x}", file::random()?);
             match members.create_file(&name, 0o600) {
@@ -281,13 +238,13 @@ impl Seat {
     }
 
     /// Says that this process, which has inherited the seat, has it from now on, and is in the network namespace.
-    pub fn keep(&self) -> Result<(), SysError> {
+    pub fn keep(&self) -> SysResult<()> {
         let alone = self.members.open_dir(".")?;
         file::lock(&alone, LockKind::Exclusive)?;
         self.say(Room::Network)
     }
 
-    fn say(&self, room: Room) -> Result<(), SysError> {
+    fn say(&self, room: Room) -> SysResult<()> {
         let pid = pidfd::own();
         let start = pidfd::start_of(pid).unwrap_or_default();
         file::overwrite(&self.file, Member { pid, start, room }.text().as_bytes())
@@ -319,7 +276,7 @@ impl Member {
     }
 
     /// Opens a handle on the process; `None` where it has ended, also where another has its number by now.
-    fn open(self) -> Result<Option<OwnedFd>, SysError> {
+    fn open(self) -> SysResult<Option<OwnedFd>> {
         let handle = pidfd::open(self.pid)?;
         Ok(handle.filter(|_| pidfd::start_of(self.pid) == Some(self.start)))
     }
@@ -328,6 +285,22 @@ impl Member {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn home(state: &Path) -> Home {
+        Home::open(state, &"web".parse().unwrap(), true).unwrap().unwrap()
+    }
+
+    #[test]
+    fn who_only_looks_makes_nothing() {
+        let state = tempfile::tempdir().unwrap();
+        let look = || Home::open(state.path(), &"web".parse().unwrap(), false).unwrap();
+        assert!(look().is_none());
+        assert_eq!(fs_err::read_dir(state.path()).unwrap().count(), 0);
+        let member = home(state.path());
+        let mut visitor = look().unwrap();
+        visitor.sit(&visitor.alone().unwrap()).unwrap();
+        assert_eq!(fs_err::read_dir(member.members.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn a_seat_says_what_is_read_from_it() {
@@ -352,17 +325,9 @@ mod tests {
     }
 
     #[test]
-    fn no_other_network_can_have_the_folder_of_a_private_one() {
-        let name: NetName = "web".parse().unwrap();
-        assert!(folder(&name).parse::<NetName>().is_err());
-    }
-
-    #[test]
     fn a_seat_is_found_as_long_as_it_is_held_and_gone_when_it_is_not() {
         let state = tempfile::tempdir().unwrap();
-        let name: NetName = "web".parse().unwrap();
-        let mut first = Home::open(state.path(), &name).unwrap();
-        let second = Home::open(state.path(), &name).unwrap();
+        let (mut first, second) = (home(state.path()), home(state.path()));
         let alone = first.alone().unwrap();
         assert!(second.users(&alone).unwrap().is_none());
         first.sit(&alone).unwrap();
@@ -379,8 +344,7 @@ mod tests {
     #[test]
     fn a_seat_of_a_process_that_has_ended_is_waited_for_and_not_taken_for_another() {
         let state = tempfile::tempdir().unwrap();
-        let name: NetName = "web".parse().unwrap();
-        let home = Home::open(state.path(), &name).unwrap();
+        let home = home(state.path());
         let seat = Seat::take(&home.members).unwrap();
         // This process's number with another's start.
         let other = Member {

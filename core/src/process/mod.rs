@@ -199,6 +199,12 @@ impl Child {
 }
 
 fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
+    if let Work::Run(ready) = work
+        && let Some(seat) = &ready.seat
+    {
+        // This process may be the one that stays, and not the one that took it.
+        seat.keep()?;
+    }
     let incoming = Incoming::open(work.heard())?;
     let (carried, files) = Carried::prepare(
         &work.program().streams,

@@ -14,6 +14,7 @@ use crate::mounts::mapped::Handles;
 use crate::mounts::{Table, apply};
 use crate::net::plan::Connection;
 use crate::net::publish::Published;
+use crate::net::private::Seat;
 use crate::net::{Live, Member, user};
 use crate::recipe::Network;
 use crate::rootfs::scratch::{Disk, Scratch};
@@ -56,6 +57,8 @@ pub struct Prepared {
     pub(super) connection: Option<Connection>,
     /// The helper that connects its network namespace.
     pub(super) uplink: Option<user::Uplink>,
+    /// mk's place in the namespaces of a private network.
+    pub(super) seat: Option<Seat>,
 }
 
 /// What a container needs whose ids are none of the machine's.
@@ -123,6 +126,7 @@ impl Prepared {
             own_ids: None,
             connection: None,
             uplink: None,
+            seat: None,
             table,
             _rootfs: rootfs,
         })
@@ -193,6 +197,12 @@ impl Prepared {
     #[must_use]
     pub fn connected(self, uplink: Option<user::Uplink>) -> Self {
         Self { uplink, ..self }
+    }
+
+    /// Has whoever starts the container keep the place in the namespaces of its private network.
+    #[must_use]
+    pub fn seated(self, seat: Option<Seat>) -> Self {
+        Self { seat, ..self }
     }
 
     /// Has the container start in `cgroups`, which whoever made them removes after its end.
