@@ -15,6 +15,12 @@ mod names;
 
 /// Published ports.
 mod ports;
+/// Networks that lead nowhere, of root's and of ordinary users'.
+mod private;
+
+/// The caller's own network, through a helper.
+mod user;
+
 /// The harness itself: what is true of a world without mk in it.
 mod world;
 

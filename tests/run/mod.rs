@@ -68,13 +68,13 @@ pub(crate) fn boxed(more: &str) -> Option<Sandbox> {
 }
 
 /// Runs `script` in the image with `options`.
-fn sh(sandbox: &Sandbox, options: &[&str], script: &str) -> Output {
+pub(crate) fn sh(sandbox: &Sandbox, options: &[&str], script: &str) -> Output {
     sandbox.mk([&["run", "box"], options, &["sh", "-c", script]].concat())
 }
 
 /// Runs `script`, which must succeed and leave stderr empty, and returns what it prints.
 #[track_caller]
-fn says(sandbox: &Sandbox, options: &[&str], script: &str) -> String {
+pub(crate) fn says(sandbox: &Sandbox, options: &[&str], script: &str) -> String {
     let output = sh(sandbox, options, script).ok();
     assert_eq!(output.stderr, "", "{output}");
     output.text().to_owned()
@@ -94,7 +94,7 @@ pub(crate) fn listing(folder: &Path) -> BTreeSet<String> {
 }
 
 /// Starts a command that says `up` and goes on until its stdin ends.
-fn start(sandbox: &Sandbox, options: &[&str], script: &str) -> Child {
+pub(crate) fn start(sandbox: &Sandbox, options: &[&str], script: &str) -> Child {
     let mut command = sandbox.command();
     command
         .args(["run", "box"])
@@ -118,7 +118,7 @@ fn start(sandbox: &Sandbox, options: &[&str], script: &str) -> Child {
 
 /// Ends what [`start`] started and returns what it printed since, and its exit code.
 #[track_caller]
-fn finish(mut child: Child) -> (String, Option<i32>) {
+pub(crate) fn finish(mut child: Child) -> (String, Option<i32>) {
     drop(child.stdin.take());
     eventually("the end of the run", || child.try_wait().unwrap().is_some());
     let output = child.wait_with_output().unwrap();

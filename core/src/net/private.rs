@@ -244,6 +244,12 @@ impl Seat {
         self.say(Room::Network)
     }
 
+    /// Takes the seat away, whose process leaves. One that is killed leaves an empty one behind, which the next to come
+    /// takes away.
+    pub fn leave(&self) {
+        let _ = self.members.unlink(&self.name);
+    }
+
     fn say(&self, room: Room) -> SysResult<()> {
         let pid = pidfd::own();
         let start = pidfd::start_of(pid).unwrap_or_default();

@@ -664,6 +664,11 @@ impl Work {
         if let Some(connection) = self.connection() {
             connection.lease.release();
         }
+        if let Self::Run(ready) = self
+            && let Some(seat) = &ready.seat
+        {
+            seat.leave();
+        }
     }
 
     /// Returns what is said of a step of the child's that failed.
