@@ -75,6 +75,9 @@ fn of_one(error: &(dyn Error + 'static)) -> Option<String> {
     if let Some(spec::Error::Network(refused)) = error.downcast_ref() {
         return Some(network::of_pointless(refused));
     }
+    if let Some(enter::Error::Uplink(error)) = error.downcast_ref() {
+        return network::of_uplink(error);
+    }
     if let Some(error) = error.downcast_ref() {
         return of_settings(error);
     }

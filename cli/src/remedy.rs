@@ -208,11 +208,7 @@ fn subordinate_ids(ids: &SubordinateIds, place: &Place<'_>) -> Words {
 
 /// The command that installs newuidmap, by the distribution's family (os-release(5)).
 fn install_helpers(os_release: &str) -> &'static str {
-    let families = os_release
-        .lines()
-        .filter_map(|line| line.strip_prefix("ID=").or(line.strip_prefix("ID_LIKE=")))
-        .flat_map(|value| value.trim_matches('"').split(' '));
-    let commands = families.filter_map(|family| match family {
+    let commands = families(os_release).filter_map(|family| match family {
         "debian" | "ubuntu" => Some("sudo apt-get install uidmap"),
         "fedora" | "rhel" | "centos" => Some("sudo dnf install shadow-utils"),
         "arch" => Some("sudo pacman -S shadow"),
@@ -224,6 +220,29 @@ fn install_helpers(os_release: &str) -> &'static str {
         .into_iter()
         .next()
         .unwrap_or("install newuidmap and newgidmap: the package is called uidmap, shadow or shadow-utils")
+}
+
+/// The command that installs pasta, by the distribution's family (os-release(5)).
+fn install_passt(os_release: &str) -> &'static str {
+    let commands = families(os_release).filter_map(|family| match family {
+        "debian" | "ubuntu" => Some("sudo apt-get install passt"),
+        "fedora" | "rhel" | "centos" => Some("sudo dnf install passt"),
+        "arch" => Some("sudo pacman -S passt"),
+        "alpine" => Some("doas apk add passt"),
+        "suse" | "opensuse" => Some("sudo zypper install passt"),
+        _ => None,
+    });
+    commands
+        .into_iter()
+        .next()
+        .unwrap_or("install pasta, whose package is called passt; or slirp4netns")
+}
+
+fn families(os_release: &str) -> impl Iterator<Item = &str> {
+    os_release
+        .lines()
+        .filter_map(|line| line.strip_prefix("ID=").or(line.strip_prefix("ID_LIKE=")))
+        .flat_map(|value| value.trim_matches('"').split(' '))
 }
 
 fn mounts(failed: &[SysError], views: bool, place: &Place<'_>) -> Words {
@@ -353,9 +372,13 @@ fn small(matter: &Matter, place: &Place<'_>) -> Words {
             let paths: Vec<String> = missing.iter().map(|name| format!("/dev/{name}")).collect();
             Words::of(format!("missing: {}", paths.join(", "))).enable("sudo mount -t devtmpfs none /dev")
         }
-        Matter::Tun { failed: None } => Words::of("/dev/net/tun can be opened; mk does not use it"),
+        Matter::Helper { path: Some(path) } => Words::of(path.display().to_string()),
+        Matter::Helper { path: None } => Words::of("neither pasta nor slirp4netns is in PATH")
+            .instead("`--network user` is refused")
+            .enable(install_passt(place.os_release)),
+        Matter::Tun { failed: None } => Words::of("/dev/net/tun can be opened"),
         Matter::Tun { failed: Some(failed) } => Words::of(failed.to_string())
-            .instead("mk does not use it; a program that builds a tunnel would")
+            .instead("`--network user` is refused")
             .enable("sudo modprobe tun && sudo chmod 666 /dev/net/tun"),
         Matter::Keys { failed: None } => Words::of("a session keyring of the container's own"),
         Matter::Keys { failed: Some(failed) } => {
@@ -449,6 +472,8 @@ mod tests {
             "sudo dnf install shadow-utils"
         );
         assert!(install_helpers("").starts_with("install newuidmap"));
+        assert_eq!(install_passt(place().os_release), "sudo apt-get install passt");
+        assert!(install_passt("ID=mine").starts_with("install pasta"));
     }
 
     #[test]

@@ -10,7 +10,9 @@ use crate::run::{boxed, eventually, finish, listing, says, sh, start};
 const ADDRESS: &str = "ip -4 -o address show dev eth0 | sed 's/.* inet \\([0-9.]*\\).*/\\1/'";
 /// Serves what says `name` on port 80, and goes on until its stdin ends.
 fn serve(name: &str) -> String {
-    format!("mkdir /www; echo {name} >/www/index.html; httpd -h /www -p 80; {ADDRESS} >/mnt/{name}; echo up; cat")
+    format!(
+        "mkdir /www; echo {name} >/www/index.html; httpd -h /www -p 80; {ADDRESS} >/mnt/{name}; echo up; cat"
+    )
 }
 
 /// A run that serves its name.
@@ -142,14 +144,24 @@ fn twenty_that_start_at_once_are_on_one_network() {
 
 #[test]
 fn an_image_that_asks_for_a_private_network_is_on_it_like_one_that_is_told() {
-    let Some(sandbox) = boxed("[run]\nnetwork = 'private:team'\n") else { return };
+    let Some(sandbox) = boxed("[run]\nnetwork = 'private:team'\n") else {
+        return;
+    };
     let web = Served::new(&sandbox, "web", &[]);
     assert_eq!(says(&sandbox, &[], &fetch(&web.address)), "web");
-    assert_eq!(says(&sandbox, &["--network", "private:team"], &fetch(&web.address)), "web");
+    assert_eq!(
+        says(&sandbox, &["--network", "private:team"], &fetch(&web.address)),
+        "web"
+    );
     // The recipe itself, too.
-    let output = sandbox.mk(["run", "./box.toml", "sh", "-c", &fetch(&web.address)]).ok();
+    let output = sandbox
+        .mk(["run", "./box.toml", "sh", "-c", &fetch(&web.address)])
+        .ok();
     assert_eq!(output.text(), "web", "{output}");
-    assert_ne!(sh(&sandbox, &["--network", "none"], &fetch(&web.address)).code, Some(0));
+    assert_ne!(
+        sh(&sandbox, &["--network", "none"], &fetch(&web.address)).code,
+        Some(0)
+    );
 }
 
 #[test]
@@ -157,7 +169,17 @@ fn a_container_in_the_background_keeps_the_network() {
     let Some(sandbox) = boxed("") else { return };
     fs_err::create_dir(sandbox.work().join("shared")).unwrap();
     let script = format!("{}; exec sleep 1000", serve("web").replace("; echo up; cat", ""));
-    let options = ["run", "-d", "--name", "web", "--network", "private", "-v", "./shared:/mnt", "box"];
+    let options = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "private",
+        "-v",
+        "./shared:/mnt",
+        "box",
+    ];
     sandbox.mk([&options[..], &["sh", "-c", &script]].concat()).ok();
     let written = sandbox.work().join("shared/web");
     let address = || fs_err::read_to_string(&written).unwrap_or_default();
@@ -170,12 +192,16 @@ fn a_container_in_the_background_keeps_the_network() {
 #[test]
 fn a_dry_run_says_what_would_be_made_and_makes_nothing() {
     let Some(sandbox) = boxed("") else { return };
-    let output = sandbox.mk(["run", "--dry-run", "--network", "private", "box", "true"]).ok();
+    let output = sandbox
+        .mk(["run", "--dry-run", "--network", "private", "box", "true"])
+        .ok();
     assert!(output.stdout.contains("ip link add private "), "{output}");
     assert_eq!(listing(&sandbox.state()), BTreeSet::new());
     // With somebody there, the network is, too.
     let web = Served::new(&sandbox, "web", &["--network", "private"]);
-    let output = sandbox.mk(["run", "--dry-run", "--network", "private", "box", "true"]).ok();
+    let output = sandbox
+        .mk(["run", "--dry-run", "--network", "private", "box", "true"])
+        .ok();
     assert!(output.stdout.contains("is there"), "{output}");
     assert_eq!(finish(web.child).1, Some(0));
 }

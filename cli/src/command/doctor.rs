@@ -18,7 +18,8 @@ pub(super) fn call(args: &args::Doctor, context: &Context) -> Result<u8, Failure
         store: args.store.store.as_deref(),
         ..Flags::default()
     };
-    let facts = Facts::look(&context.settings(&flags)?.store)?;
+    let programs = context.environment.text("PATH").unwrap_or_default();
+    let facts = Facts::look(&context.settings(&flags)?.store, programs.as_ref())?;
     let findings = doctor::examine(&facts);
     let told = in_words(&findings);
     let runs = doctor::runs(&findings);

@@ -1,8 +1,9 @@
 //! What to do about networks that cannot be as asked.
 
-use mk_core::net::{Error, publish};
+use mk_core::net::{Error, publish, user};
 use mk_core::recipe::Network;
 use mk_core::spec::network::Pointless;
+use mk_core::sys::Errno;
 
 /// Returns advice for a network that cannot be made, used or removed.
 pub(super) fn of_network(error: &Error) -> Option<String> {
@@ -34,6 +35,12 @@ pub(super) fn of_network(error: &Error) -> Option<String> {
         }
         Error::AddressTaken { .. } | Error::MacTaken { .. } => "leave it out for one that is free".into(),
         Error::Publish(error) => return of_published(error),
+        Error::OtherUsers { name } => {
+            format!("run it again, or say it before the image is known: `--network private:{name}`")
+        }
+        Error::OutOfReach { pid, .. } => format!(
+            "it was started by somebody else, or in a container: `kill {pid}` ends it; another name makes another network"
+        ),
         _ => return None,
     })
 }
@@ -84,4 +91,30 @@ pub(super) fn of_published(error: &publish::Error) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+/// Returns advice for a run that cannot be lent its caller's network.
+pub(super) fn of_uplink(error: &user::Error) -> Option<String> {
+    let advice = match error {
+        user::Error::NoHelper { .. } => {
+            "install one: the package is called `passt`, or `slirp4netns`, such as `sudo apt-get install passt`; \
+             `--network private` needs none"
+        }
+        user::Error::Tun(failed) if matches!(failed.errno, Errno::ACCESS | Errno::PERM) => {
+            "`sudo chmod 666 /dev/net/tun` lets every user open it, until the next boot"
+        }
+        user::Error::Tun(_) => {
+            "`sudo modprobe tun` makes it; in a container, that has to be started with the device, such as by \
+             `--device /dev/net/tun`"
+        }
+        user::Error::OnlyIpv4 { .. } => "`pasta` can: the package is called `passt`",
+        user::Error::Port { failed, .. } if failed.kind() == std::io::ErrorKind::PermissionDenied => {
+            "ports below `net.ipv4.ip_unprivileged_port_start` are root's: publish it at a higher one"
+        }
+        user::Error::Port { failed, .. } if failed.kind() == std::io::ErrorKind::AddrInUse => {
+            "`ss -lntup` shows who has it; without a port of the host, such as `-p 80`, mk takes one that is free"
+        }
+        user::Error::Port { .. } => return None,
+    };
+    Some(advice.into())
 }

@@ -29,6 +29,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
         Some(cgroup_calls(facts)),
         Some(idmapped(facts)),
         Some(keys(facts)),
+        Some(helper(facts)),
         Some(tun(facts)),
         packet_rules(facts),
         forwarding(facts),
@@ -309,6 +310,12 @@ fn keys(facts: &Facts) -> Finding {
     let failed = facts.tried.failure(Attempt::Call(Known::Keys)).cloned();
     let verdict = works(failed.is_none(), Verdict::Differs);
     found(Matter::Keys { failed }, verdict)
+}
+
+fn helper(facts: &Facts) -> Finding {
+    let path = facts.uplink.clone();
+    let verdict = works(path.is_some(), Verdict::Impossible);
+    found(Matter::Helper { path }, verdict)
 }
 
 fn tun(facts: &Facts) -> Finding {

@@ -1,11 +1,13 @@
 //! [`Facts`]: what was looked at, as plain data.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::attempt::Tried;
 use super::cgroup::Cgroups;
+use crate::net::user::Helper;
 use crate::process::idmap::{self, Caller, IdMap};
 use crate::sys::probe::{self, Filesystem, Resource};
 use crate::sys::{Errno, SysError};
@@ -22,7 +24,9 @@ pub struct Facts {
     /// Settings below `/proc/sys`, by name; those that there are not are missing.
     pub settings: BTreeMap<&'static str, String>,
     /// Programs that map ids, and what is wrong with each.
-    pub helpers: Vec<Helper>,
+    pub helpers: Vec<IdHelper>,
+    /// A program that lends a container its caller's network.
+    pub uplink: Option<PathBuf>,
     /// The folder of the store, or the nearest one above that is there.
     pub store: PathBuf,
     /// What that lies on; nothing where it cannot be looked at.
@@ -49,7 +53,7 @@ pub struct Facts {
 
 /// `newuidmap` or `newgidmap`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Helper {
+pub struct IdHelper {
     /// Where it is.
     pub path: PathBuf,
     /// Whether it may write maps for others: it is set-user-id root, or has a file capability.
@@ -70,8 +74,9 @@ const SETTINGS: [&str; 9] = [
 ];
 
 impl Facts {
-    /// Looks at everything, for a store at `store`. This process must have one thread.
-    pub fn look(store: &Path) -> Result<Self, SysError> {
+    /// Looks at everything, for a store at `store` and a caller who finds programs in the folders of `programs`, as
+    /// `PATH` has them. This process must have one thread.
+    pub fn look(store: &Path, programs: &OsStr) -> Result<Self, SysError> {
         let caller = Caller::look()?;
         let map = idmap::decide(&caller);
         let folder = nearest(store);
@@ -81,6 +86,7 @@ impl Facts {
             tried,
             settings: settings(),
             helpers: helpers(&map, &caller),
+            uplink: Helper::find(programs).map(|helper| helper.path),
             filesystem: probe::filesystem(&folder).ok(),
             store: folder,
             cgroups: Cgroups::look(),
@@ -127,12 +133,12 @@ fn settings() -> BTreeMap<&'static str, String> {
     SETTINGS.into_iter().filter_map(read).collect()
 }
 
-fn helpers(map: &IdMap, caller: &Caller) -> Vec<Helper> {
+fn helpers(map: &IdMap, caller: &Caller) -> Vec<IdHelper> {
     if *map == IdMap::Native {
         return Vec::new();
     }
     let both = caller.helpers.iter().flat_map(|(users, groups)| [users, groups]);
-    both.map(|path| Helper {
+    both.map(|path| IdHelper {
         path: path.clone(),
         privileged: is_privileged(path),
     })

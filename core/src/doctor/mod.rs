@@ -120,6 +120,11 @@ pub enum Matter {
         /// Those that are missing.
         missing: Vec<&'static str>,
     },
+    /// A program that lends a container its caller's network.
+    Helper {
+        /// Where it is.
+        path: Option<PathBuf>,
+    },
     /// `/dev/net/tun`.
     Tun {
         /// Why not.
@@ -281,6 +286,7 @@ impl Matter {
             Self::Seccomp { .. } => "seccomp",
             Self::Terminals { .. } => "terminals",
             Self::Devices { .. } => "devices",
+            Self::Helper { .. } => "network helper",
             Self::Tun { .. } => "tun",
             Self::PacketRules { .. } => "packet rules",
             Self::Forwarding { .. } => "forwarding",

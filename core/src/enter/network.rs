@@ -88,7 +88,7 @@ impl Plan {
     pub fn published(&self) -> &[Published] {
         match &self.place {
             Place::Taken(connection) => connection.published(),
-            _ => &[],
+            _ => self.uplink.as_ref().map_or(&[], |uplink| &uplink.forwards),
         }
     }
 

@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::publish::Published;
 use crate::spec::network::{Asked, Ports, Protocol, Publish};
 use crate::sys::{SysError, probe};
 
@@ -103,26 +104,13 @@ fn is_program(path: &Path) -> bool {
     fs_err::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
-/// Ports of the host that the helper passes on to as many of the container's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Forward {
-    /// The host's address; `None`: all of them.
-    pub address: Option<IpAddr>,
-    /// The host's ports.
-    pub host: Ports,
-    /// The container's.
-    pub inside: Ports,
-    /// What runs over them.
-    pub protocol: Protocol,
-}
-
 /// How a run's helper is called. Its `Display` is the call, without the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {
     /// The helper.
     pub helper: Helper,
     /// The ports that it passes on.
-    pub forwards: Vec<Forward>,
+    pub forwards: Vec<Published>,
     host_loopback: bool,
 }
 
@@ -189,7 +177,7 @@ impl Uplink {
         words
     }
 
-    fn forwards_of(&self, protocol: Protocol) -> impl Iterator<Item = &Forward> {
+    fn forwards_of(&self, protocol: Protocol) -> impl Iterator<Item = &Published> {
         self.forwards
             .iter()
             .filter(move |forward| forward.protocol == protocol)
@@ -218,7 +206,7 @@ impl fmt::Display for Uplink {
 }
 
 /// What pasta(1) calls a forward: `[ADDRESS/]PORTS:PORTS`.
-fn pasta_ports(forward: &Forward) -> String {
+fn pasta_ports(forward: &Published) -> String {
     let address = forward.address.map(|address| format!("{address}/"));
     format!(
         "{}{}:{}",
@@ -228,8 +216,8 @@ fn pasta_ports(forward: &Forward) -> String {
     )
 }
 
-fn requests(forward: &Forward) -> impl Iterator<Item = String> {
-    let Forward {
+fn requests(forward: &Published) -> impl Iterator<Item = String> {
+    let Published {
         address,
         host,
         inside,
@@ -247,7 +235,7 @@ fn requests(forward: &Forward) -> impl Iterator<Item = String> {
 
 /// Returns what `publish` asks for with its ports of the host chosen, each of which was free a moment ago. The helper
 /// binds them, so they cannot be held until then.
-fn settle(publish: &Publish) -> Result<Vec<Forward>, Error> {
+fn settle(publish: &Publish) -> Result<Vec<Published>, Error> {
     let Publish {
         address,
         host,
@@ -258,7 +246,7 @@ fn settle(publish: &Publish) -> Result<Vec<Forward>, Error> {
         for port in host.first..=host.last {
             free_port(address, port, protocol)?;
         }
-        return Ok(vec![Forward {
+        return Ok(vec![Published {
             address,
             host,
             inside,
@@ -271,7 +259,7 @@ fn settle(publish: &Publish) -> Result<Vec<Forward>, Error> {
             first: port,
             last: port,
         };
-        Ok(Forward {
+        Ok(Published {
             address,
             host: single(host),
             inside: single(port),
@@ -334,7 +322,7 @@ mod tests {
                 inside,
                 protocol,
             } = text.parse().unwrap();
-            Forward {
+            Published {
                 address,
                 host: host.unwrap(),
                 inside,

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::super::facts::Helper;
+use super::super::facts::IdHelper;
 use super::super::{Cgroups, runs};
 use super::*;
 use crate::cgroup::Controller;
@@ -23,8 +23,9 @@ fn fine(root: bool) -> Facts {
     let mut facts = Facts {
         release: "6.1.0-18-amd64".into(),
         caller,
+        uplink: Some("/usr/bin/pasta".into()),
         helpers: ["/usr/bin/newuidmap", "/usr/bin/newgidmap"]
-            .map(|path| Helper {
+            .map(|path| IdHelper {
                 path: path.into(),
                 privileged: true,
             })
@@ -310,6 +311,7 @@ fn every_other_shortcoming_lets_runs_be() {
     facts.most_processes = Some(10);
     facts.first_namespace = false;
     facts.settings.insert("kernel/yama/ptrace_scope", "3\n".into());
+    facts.uplink = None;
     facts.tried.note(Attempt::Tun, refused("open", Errno::NOENT));
     facts
         .tried
@@ -320,6 +322,7 @@ fn every_other_shortcoming_lets_runs_be() {
         [
             "idmapped mounts",
             "keyrings",
+            "network helper",
             "tun",
             "container",
             "tracing",
