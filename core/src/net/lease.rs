@@ -162,7 +162,7 @@ impl Lease {
             lease.release();
             return Ok(Err(ip6.into()));
         }
-        lease.write()?;
+        lease.write(&lease.leased)?;
         Ok(Ok(lease))
     }
 
@@ -193,8 +193,8 @@ impl Lease {
         }
     }
 
-    fn write(&self) -> Result<()> {
-        let mut text = serde_json::to_vec(&self.leased).map_err(|error| Error::Unreadable {
+    fn write(&self, leased: &Leased) -> Result<()> {
+        let mut text = serde_json::to_vec(leased).map_err(|error| Error::Unreadable {
             path: self.dir.path().join(self.leased.ip.to_string()),
             why: error.to_string(),
         })?;
@@ -204,6 +204,17 @@ impl Lease {
             file::overwrite(file, &text)?;
         }
         Ok(())
+    }
+
+    /// Says that the mk `pid` takes care of the container, where another took the address.
+    pub fn stay_with(&self, pid: u32) -> Result<()> {
+        match self.leased.pid == pid {
+            true => Ok(()),
+            false => self.write(&Leased {
+                pid,
+                ..self.leased.clone()
+            }),
+        }
     }
 
     /// Returns the handles that keep the lease.

@@ -11,6 +11,7 @@ use super::forwarding::{self, Change};
 use super::lease::{Lease, Leased, Wish};
 use super::subnet::{self, Subnet, Subnet6};
 use super::{Error, Result};
+use crate::digest::Digest;
 use crate::recipe::NetName;
 use crate::sys::dir::Dir;
 use crate::sys::file::{self, FileKind, LockKind};
@@ -107,9 +108,14 @@ pub struct Network {
 pub(super) struct Alone(#[expect(dead_code, reason = "the lock is dropped with it")] Dir);
 
 impl Networks {
+    /// Returns where the networks of the folder `state` are.
+    pub fn folder_in(state: &Path) -> PathBuf {
+        state.join(NETWORKS)
+    }
+
     /// Opens the networks of the folder `state`, if there are any.
     pub fn open(state: &Path) -> Result<Option<Self>> {
-        let path = state.join(NETWORKS);
+        let path = Self::folder_in(state);
         match Dir::open_itself(&path) {
             Ok(root) => Ok(Some(Self { root, path }.checked()?)),
             Err(failed) if failed.errno == Errno::NOENT => Ok(None),
@@ -122,7 +128,7 @@ impl Networks {
         if let Some(found) = Self::open(state)? {
             return Ok(found);
         }
-        let path = state.join(NETWORKS);
+        let path = Self::folder_in(state);
         for folder in [state, path.as_path()] {
             match Dir::make(folder, 0o700) {
                 Err(failed) if failed.errno != Errno::EXIST => {
@@ -199,8 +205,9 @@ impl Networks {
         }))
     }
 
-    /// Returns what the network `name` would be, if it were made now beside those of `networks`.
+    /// Returns what the network `name` would be, if it were made now beside those of `networks`, in `folder`.
     pub fn propose(
+        folder: &Path,
         networks: Option<&Self>,
         name: &NetName,
         reach: Reach,
@@ -216,8 +223,8 @@ impl Networks {
             // It is nowhere on the host.
             Reach::Within => Vec::new(),
         };
-        let random = file::random()?;
-        let id = format!("{:016x}", file::random()?);
+        let (id, random) = own_numbers(folder, name)?;
+        let id = format!("{id:016x}");
         let proposal = |subnet, subnet6| Config {
             version: VERSION,
             name: name.to_string(),
@@ -265,7 +272,7 @@ impl Networks {
                 name: name.to_string(),
                 subnet: found.config.subnet.range(),
             }),
-            None => self.make(Self::propose(Some(self), name, reach, options)?, name),
+            None => self.make(Self::propose(&self.path, Some(self), name, reach, options)?, name),
         }
     }
 
@@ -277,7 +284,10 @@ impl Networks {
         let _alone = self.alone()?;
         match self.find(name)? {
             Some(found) => found.reaching(reach),
-            None => self.make(Self::propose(Some(self), name, reach, &Options::default())?, name),
+            None => self.make(
+                Self::propose(&self.path, Some(self), name, reach, &Options::default())?,
+                name,
+            ),
         }
     }
 
@@ -352,6 +362,24 @@ impl Networks {
             path: self.path.clone(),
         })
     }
+}
+
+/// Returns two numbers that no other network has. They are the same each time where the machine has an identity
+/// (machine-id(5)), of which they tell nobody anything.
+fn own_numbers(folder: &Path, name: &NetName) -> Result<(u64, u64)> {
+    let machine = fs_err::read_to_string("/etc/machine-id").unwrap_or_default();
+    if machine.trim().is_empty() {
+        return Ok((file::random()?, file::random()?));
+    }
+    let text = format!("mk network\0{}\0{}\0{name}", machine.trim(), folder.display());
+    let digest = Digest::of(text.as_bytes());
+    let mut numbers = digest.as_bytes().chunks_exact(8).map(|eight| {
+        eight
+            .iter()
+            .fold(0, |number, &byte| number << 8 | u64::from(byte))
+    });
+    let mut next = || numbers.next().unwrap_or_default();
+    Ok((next(), next()))
 }
 
 /// Returns the route that leads to some of `subnet`.

@@ -60,7 +60,8 @@ impl Plan {
                 (network.config, is_up, leased)
             }
             None => {
-                let config = Networks::propose(networks.as_ref(), name, reach, &Options::default())?;
+                let folder = Networks::folder_in(state);
+                let config = Networks::propose(&folder, networks.as_ref(), name, reach, &Options::default())?;
                 let leased = lease::propose(None, &config, &wish)?;
                 (config, false, leased)
             }
@@ -262,6 +263,8 @@ impl Connection {
     /// Makes the container's line to the bridge: one end on it, the other in the network namespace of the process `pid`.
     /// It goes with that namespace.
     pub fn connect(&self, pid: u32) -> Result<()> {
+        // Where a monitor took over, the mk that took the place has ended.
+        self.lease.stay_with(std::process::id())?;
         let bridge = (self.config.name.as_str(), self.bridge);
         let order = Order::add_veth(
             &self.host_end,
