@@ -10,6 +10,9 @@ use crate::harness::world::{Place, World};
 use crate::harness::{Output, Sandbox};
 use crate::run::{boxed, eventually};
 
+/// The bridge itself.
+mod bridge;
+
 /// Names, and networks that others have made.
 mod names;
 
