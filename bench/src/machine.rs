@@ -37,6 +37,16 @@ pub(crate) const TAR: Peer = Peer {
     program: "tar",
     package: "tar",
 };
+/// Containers with networks, through the plugins of the container network interface.
+pub(crate) const PODMAN: Peer = Peer {
+    program: "podman",
+    package: "podman containernetworking-plugins iptables",
+};
+/// What makes the network that is measured on.
+pub(crate) const IP: Peer = Peer {
+    program: "ip",
+    package: "iproute2",
+};
 /// The C compiler.
 pub(crate) const CC: Peer = Peer {
     program: "cc",
@@ -81,6 +91,22 @@ pub(crate) fn call<S: AsRef<OsStr>>(
         });
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+/// Moves this process, and so all that it starts, into a network namespace of its own, with a `/sys` that shows it, and
+/// with nothing in `/run` and `/var/lib`, where podman and its plugins keep what they know of networks.
+pub(crate) fn own_network() -> Result<(), Error> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(Error::Root)?;
+    let cgroup = "/sys/fs/cgroup";
+    for (kind, place) in [
+        ("sysfs", "/sys"),
+        ("cgroup2", cgroup),
+        ("tmpfs", "/run"),
+        ("tmpfs", "/var/lib"),
+    ] {
+        mount(Some("none"), place, Some(kind), MsFlags::empty(), None::<&str>).map_err(Error::Root)?;
+    }
+    Ok(())
 }
 
 /// Moves this process, and so all that it starts, into a mount namespace of its own, where `/sys/fs/cgroup` is a plain

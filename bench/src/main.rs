@@ -8,6 +8,7 @@
 
 mod contest;
 mod machine;
+mod network;
 mod run;
 mod stats;
 mod unpack;
@@ -50,6 +51,8 @@ enum Part {
     Run,
     /// From an archive to a folder
     Unpack,
+    /// The same as `run`, with a network
+    Network,
 }
 
 /// Why nothing could be measured.
@@ -118,11 +121,16 @@ fn measure(arguments: &Arguments) -> Result<(), Error> {
         println!("{}", table.text());
         tables.push(table);
     };
-    if arguments.part != Part::Unpack {
+    let wanted = |part| [part, Part::All].contains(&arguments.part);
+    if wanted(Part::Run) {
         run::measure(&bench, &mut tell)?;
     }
-    if arguments.part != Part::Run {
+    if wanted(Part::Unpack) {
         unpack::measure(&bench, &mut tell)?;
+    }
+    // Last, because it leaves the network of the machine for good.
+    if wanted(Part::Network) {
+        network::measure(&bench, &mut tell)?;
     }
     if let Some(path) = &arguments.json {
         let json: Vec<serde_json::Value> = tables.iter().map(Table::json).collect();

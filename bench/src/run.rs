@@ -35,15 +35,15 @@ pub(crate) fn measure(bench: &Bench, tell: &mut dyn FnMut(Table)) -> Result<(), 
 }
 
 /// The image that all run in.
-struct Image {
-    store: PathBuf,
+pub(crate) struct Image {
+    pub(crate) store: PathBuf,
     /// The folder of its tree, and that of its three files of `/etc`.
-    rootfs: PathBuf,
+    pub(crate) rootfs: PathBuf,
     conf: PathBuf,
 }
 
 impl Image {
-    fn make(bench: &Bench) -> Result<Self, Error> {
+    pub(crate) fn make(bench: &Bench) -> Result<Self, Error> {
         let store = bench.folder.join("store");
         let recipe = bench.folder.join("busybox.toml");
         crate::unpack::write_recipe(&recipe, &bench.fixtures.join(crate::unpack::FIXTURES[0]))?;
@@ -77,7 +77,12 @@ impl Image {
     }
 }
 
-fn contestant(name: &str, budget: Option<f64>, program: PathBuf, words: Vec<String>) -> Contestant {
+pub(crate) fn contestant(
+    name: &str,
+    budget: Option<f64>,
+    program: PathBuf,
+    words: Vec<String>,
+) -> Contestant {
     Contestant {
         name: name.into(),
         budget,
@@ -89,11 +94,11 @@ fn contestant(name: &str, budget: Option<f64>, program: PathBuf, words: Vec<Stri
     }
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 

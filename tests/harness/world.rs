@@ -192,7 +192,12 @@ impl Place {
 
     /// Starts a web server on all addresses of this place; it answers each request with the address of who asks.
     pub(crate) fn web(&self, port: u16) -> Service {
-        let listener = self.enter(|| TcpListener::bind(("::", port)).unwrap());
+        self.web_on("::", port)
+    }
+
+    /// Starts such a web server on one address.
+    pub(crate) fn web_on(&self, address: &str, port: u16) -> Service {
+        let listener = self.enter(|| TcpListener::bind((address, port)).unwrap());
         let service = Service::default();
         let (ended, seen) = (Arc::clone(&service.ended), Arc::clone(&service.seen));
         listener.set_nonblocking(true).unwrap();

@@ -3,6 +3,7 @@
 //! of a test's own.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::process::{Child, ChildStdout, Stdio};
 
@@ -18,11 +19,30 @@ mod names;
 
 /// Published ports.
 mod ports;
+
 /// Networks that lead nowhere, of root's and of ordinary users'.
 mod private;
 
 /// The caller's own network, through a helper.
 mod user;
+
+/// What the articles do by hand, step by step.
+mod article;
+
+/// Published ports with a thousand clients, and after the end of who published them.
+mod load;
+
+/// What is left of networks, and of runs that were killed.
+mod left;
+
+/// Many runs.
+mod many;
+
+/// The way out, and the way in from there.
+mod outside;
+
+/// Who claims to be a router.
+mod router;
 
 /// The harness itself: what is true of a world without mk in it.
 mod world;
@@ -128,6 +148,21 @@ impl Stage {
         )
     }
 
+    /// Returns the names of the links of the host that `bridge` has as its ports.
+    pub(crate) fn ports_of(&self, bridge: &str) -> Vec<String> {
+        let links = ip(self.host(), "link");
+        let ports = links.iter().filter(|link| link["master"] == bridge);
+        ports
+            .map(|link| link["ifname"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Whether `address` answers a ping from `place`.
+    pub(crate) fn answers(&self, place: &Place, address: &str) -> bool {
+        let ping = format!("{} ping -c 1 -W 1 {address}", self.busybox());
+        place.try_sh(&ping).status.success()
+    }
+
     /// Returns the path of the busybox of the image, which is static: it runs on the host, too.
     pub(crate) fn busybox(&self) -> String {
         self.sandbox
@@ -191,4 +226,42 @@ fn children(pid: u32) -> Vec<u32> {
         (parent == pid.to_string()).then_some(child)
     });
     found.collect()
+}
+
+/// Returns what `ip -json` with `words` prints in `place`.
+#[track_caller]
+pub(crate) fn ip(place: &Place, words: &str) -> Vec<serde_json::Value> {
+    let text = place.sh(&format!("ip -json {words}"));
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("ip -json {words}: {text:?}"))
+}
+
+/// The addresses of one link that others than its neighbours may know, without their prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Addresses {
+    pub(crate) v4: Ipv4Addr,
+    pub(crate) v6: Ipv6Addr,
+}
+
+impl Addresses {
+    /// Looks at `link` in `place`, which must have one of each.
+    #[track_caller]
+    pub(crate) fn of(place: &Place, link: &str) -> Self {
+        let found = ip(place, &format!("address show dev {link}"));
+        let all: Vec<IpAddr> = found[0]["addr_info"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|address| address["scope"] == "global")
+            .map(|address| address["local"].as_str().unwrap().parse().unwrap())
+            .collect();
+        let [IpAddr::V4(v4), IpAddr::V6(v6)] = all[..] else {
+            panic!("{link} has the addresses {all:?}");
+        };
+        Self { v4, v6 }
+    }
+
+    /// Returns both as text.
+    pub(crate) fn texts(self) -> [String; 2] {
+        [self.v4.to_string(), self.v6.to_string()]
+    }
 }
