@@ -17,7 +17,7 @@ const KILLED: usize = 100;
 
 /// All that is known of a host's network, and of the leases of mk's that somebody holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Traces {
+pub(crate) struct Traces {
     links: String,
     addresses: String,
     routes: String,
@@ -28,9 +28,8 @@ pub(super) struct Traces {
 }
 
 impl Traces {
-    /// Looks at the host.
-    pub(super) fn of(stage: &Stage) -> Self {
-        let host = stage.host();
+    /// Looks at a host, and at what the mk that keeps its state in the folder `state` holds.
+    pub(crate) fn of(host: &Place, state: &Path) -> Self {
         Self {
             links: host.sh("ip -details link"),
             addresses: host.sh("ip address"),
@@ -38,19 +37,19 @@ impl Traces {
             rules: host.sh("ip rule; ip -6 rule"),
             ruleset: host.sh("nft list ruleset"),
             settings: settings(host),
-            leases: held_leases(&stage.state().join("networks")),
+            leases: held_leases(&state.join("networks")),
         }
     }
 
     /// Waits until the host is like this again, and fails with what is not.
     #[track_caller]
-    pub(super) fn assert_are_again(&self, stage: &Stage) {
+    pub(crate) fn assert_are_again(&self, host: &Place, state: &Path) {
         // What dies with a namespace is taken down by the kernel in its own time.
         let begin = Instant::now();
-        let mut now = Self::of(stage);
+        let mut now = Self::of(host, state);
         while now != *self && begin.elapsed() < crate::run::SOON {
             std::thread::sleep(Duration::from_millis(20));
-            now = Self::of(stage);
+            now = Self::of(host, state);
         }
         for (what, before, now) in [
             ("links", &self.links, &now.links),
@@ -66,6 +65,19 @@ impl Traces {
         assert!(changed.is_empty(), "settings: {changed:?}");
         assert_eq!(now.settings.len(), self.settings.len());
         assert_eq!(now.leases, self.leases);
+    }
+}
+
+impl Stage {
+    /// Looks at the host.
+    pub(super) fn traces(&self) -> Traces {
+        Traces::of(self.host(), &self.state())
+    }
+
+    /// Waits until the host is again what it was `before`, and fails with what is not.
+    #[track_caller]
+    pub(super) fn is_again(&self, before: &Traces) {
+        before.assert_are_again(self.host(), &self.state());
     }
 }
 
@@ -105,26 +117,26 @@ fn held_leases(folder: &Path) -> Vec<String> {
 fn what_a_lease_is_can_be_seen() {
     let Some(stage) = Stage::new() else { return };
     let run = stage.start(&BRIDGE, "");
-    assert_eq!(Traces::of(&stage).leases.len(), 1);
+    assert_eq!(stage.traces().leases.len(), 1);
     run.finish();
-    assert_eq!(Traces::of(&stage).leases, Vec::<String>::new());
+    assert_eq!(stage.traces().leases, Vec::<String>::new());
 }
 
 #[test]
 fn after_a_network_is_removed_the_host_is_what_it_was() {
     let Some(stage) = Stage::new() else { return };
-    let before = Traces::of(&stage);
+    let before = stage.traces();
     let options = [&BRIDGE[..], &["-p", "8080:80"]].concat();
     for options in [&BRIDGE[..], &options] {
         stage.says(options, "true");
     }
-    let with = Traces::of(&stage);
+    let with = stage.traces();
     assert!(
         with.links.contains("mk0") && with.ruleset.contains("masquerade"),
         "{with:?}"
     );
     assert_eq!(stage.mk(["network", "rm", "mk0"]).ok().stderr, "");
-    before.assert_are_again(&stage);
+    stage.is_again(&before);
     // And once more: what was put back is what it takes.
     let web = stage.world.outside.web(80);
     stage.says(
@@ -133,7 +145,7 @@ fn after_a_network_is_removed_the_host_is_what_it_was() {
     );
     assert_eq!(web.seen().len(), 1);
     stage.mk(["network", "rm", "mk0"]).ok();
-    before.assert_are_again(&stage);
+    stage.is_again(&before);
 }
 
 #[test]
@@ -143,16 +155,16 @@ fn a_host_that_forwards_already_goes_on_after_a_network_is_removed() {
         .host()
         .sh("echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding");
     stage.host().sh("nft add table inet theirs; nft add chain inet theirs forward '{ type filter hook forward priority 0; }'");
-    let before = Traces::of(&stage);
+    let before = stage.traces();
     stage.says(&BRIDGE, "true");
     stage.mk(["network", "rm", "mk0"]).ok();
-    before.assert_are_again(&stage);
+    stage.is_again(&before);
 }
 
 #[test]
 fn networks_that_meet_are_removed_one_by_one_in_any_order() {
     let Some(stage) = Stage::new() else { return };
-    let before = Traces::of(&stage);
+    let before = stage.traces();
     for order in [["mk0", "blue"], ["blue", "mk0"]] {
         for name in ["mk0", "blue"] {
             stage.says(&["--network", &format!("bridge:{name}")], "true");
@@ -166,20 +178,20 @@ fn networks_that_meet_are_removed_one_by_one_in_any_order() {
         }
         assert_eq!(web.seen().len(), 2);
         stage.mk(["network", "rm", order[1]]).ok();
-        before.assert_are_again(&stage);
+        stage.is_again(&before);
     }
 }
 
 #[test]
 fn runs_that_are_killed_at_any_moment_leave_nothing() {
     let Some(stage) = Stage::new() else { return };
-    let fresh = Traces::of(&stage);
+    let fresh = stage.traces();
     let options = [&BRIDGE[..], &["-p", "8080:80", "--name", "web"]].concat();
     let begin = Instant::now();
     stage.says(&options, "true");
     // As long as a run takes, and a little longer.
     let whole = begin.elapsed() * 3 / 2;
-    let before = Traces::of(&stage);
+    let before = stage.traces();
     let mut chance = Chance::new();
     let seed = chance.seed;
     for _ in 0..KILLED {
@@ -197,15 +209,15 @@ fn runs_that_are_killed_at_any_moment_leave_nothing() {
     }
     // Name, port and address are free.
     stage.says(&options, "true");
-    before.assert_are_again(&stage);
+    stage.is_again(&before);
     stage.mk(["network", "rm", "mk0"]).ok();
-    fresh.assert_are_again(&stage);
+    stage.is_again(&fresh);
 }
 
 #[test]
 fn a_network_whose_making_is_killed_at_any_moment_is_whole_for_the_next() {
     let Some(stage) = Stage::new() else { return };
-    let before = Traces::of(&stage);
+    let before = stage.traces();
     let begin = Instant::now();
     stage.says(&BRIDGE, "true");
     let whole = begin.elapsed();
@@ -228,7 +240,7 @@ fn a_network_whose_making_is_killed_at_any_moment_is_whole_for_the_next() {
         let said = format!("round {round}, MK_TEST_SEED={}: {fetched}", chance.seed);
         assert_eq!(fetched.text(), "192.0.2.1\n2001:db8::1", "{said}");
         stage.mk(["network", "rm", "mk0"]).ok();
-        before.assert_are_again(&stage);
+        stage.is_again(&before);
     }
     assert_eq!(web.seen().len(), 2 * rounds);
 }

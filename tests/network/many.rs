@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::left::Traces;
 use super::{Addresses, Stage};
 
 const RUNS: usize = 200;
@@ -15,7 +14,7 @@ const AT_ONCE: usize = 20;
 fn of_two_hundred_runs_no_two_have_an_address_at_one_time_and_none_leaves_anything() {
     let Some(stage) = Stage::new() else { return };
     stage.says(&["--network", "bridge"], "true");
-    let before = Traces::of(&stage);
+    let before = stage.traces();
     let held = Mutex::new(Vec::<(Addresses, String)>::new());
     at_once(|number| {
         let run = stage.start(&["--network", "bridge"], "cat /sys/class/net/eth0/address");
@@ -39,14 +38,14 @@ fn of_two_hundred_runs_no_two_have_an_address_at_one_time_and_none_leaves_anythi
         held.lock().unwrap().retain(|other| *other != mine);
         run.finish();
     });
-    before.assert_are_again(&stage);
+    stage.is_again(&before);
 }
 
 #[test]
 fn runs_at_once_take_about_as_long_with_a_network_as_without() {
     let Some(stage) = Stage::new() else { return };
     stage.says(&["--network", "bridge"], "true");
-    let before = Traces::of(&stage);
+    let before = stage.traces();
     let time = |network: &str| {
         let times = Mutex::new(Vec::new());
         at_once(|_| {
@@ -64,7 +63,7 @@ fn runs_at_once_take_about_as_long_with_a_network_as_without() {
         "{RUNS} runs, {AT_ONCE} at once: {bridge:.1?} with a bridge and {none:.1?} without (medians), a ratio of {:.2}",
         bridge.as_secs_f64() / none.as_secs_f64()
     );
-    before.assert_are_again(&stage);
+    stage.is_again(&before);
 }
 
 /// Does `work` two hundred times, twenty at once.

@@ -33,7 +33,7 @@ mod article;
 mod load;
 
 /// What is left of networks, and of runs that were killed.
-mod left;
+pub(crate) mod left;
 
 /// Many runs.
 mod many;

@@ -9,6 +9,8 @@ use super::{SOON, eventually};
 use crate::harness::chance::Chance;
 use crate::harness::needs;
 use crate::harness::tracer::{Moment, Trace, Who, trace};
+use crate::harness::world::World;
+use crate::network::left::Traces;
 
 /// How many of the moments are tried, evenly spread and others each time: the whole set takes minutes.
 /// `MK_TEST_EVERY_CALL` has all of them tried.
@@ -303,4 +305,30 @@ fn a_run_that_writes_to_the_disk_killed_at_any_system_call_leaves_nothing() {
             ..Kind::of(words)
         },
     );
+}
+
+/// An address, a link, and ports of the host.
+const NETWORKED: &[&str] = &["--network", "bridge", "-p", "8080:80"];
+
+#[test]
+fn a_networked_run_killed_at_any_system_call_leaves_nothing() {
+    let (Some(world), Some(scene)) = (World::new(), Scene::new()) else {
+        return;
+    };
+    let next = || call(&scene, NETWORKED, &["true"]);
+    // What is started in there stays in there, whichever thread starts it.
+    world.host.enter(|| {
+        next();
+        let state = scene.sandbox.state();
+        let before = Traces::of(&world.host, &state);
+        let words = scene.run(NETWORKED, &["cat"]);
+        is_killed_everywhere(
+            &scene,
+            &Kind {
+                next: Some(&next),
+                ..Kind::of(words)
+            },
+        );
+        before.assert_are_again(&world.host, &state);
+    });
 }
