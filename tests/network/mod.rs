@@ -159,7 +159,7 @@ impl Stage {
 
     /// Whether `address` answers a ping from `place`.
     pub(crate) fn answers(&self, place: &Place, address: &str) -> bool {
-        let ping = format!("{} ping -c 1 -W 1 {address}", self.busybox());
+        let ping = format!("{} ping -c 1 -W 3 {address}", self.busybox());
         place.try_sh(&ping).status.success()
     }
 
