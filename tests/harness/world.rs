@@ -104,7 +104,6 @@ impl Place {
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).unwrap();
-            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).unwrap();
             mount(
                 Some("tmpfs"),
                 "/run",
@@ -113,10 +112,15 @@ impl Place {
                 Some("mode=0755"),
             )
             .unwrap();
-            let (upper, work) = ("/run/.etc", "/run/.work");
-            for folder in [upper, work] {
+            let (upper, work, cgroups) = ("/run/.etc", "/run/.work", "/run/.cgroup");
+            for folder in [upper, work, cgroups] {
                 fs_err::create_dir(folder).unwrap();
             }
+            let bind =
+                |from, to| mount(Some(from), to, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).unwrap();
+            bind("/sys/fs/cgroup", cgroups);
+            mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).unwrap();
+            bind(cgroups, "/sys/fs/cgroup");
             let layers = format!("lowerdir=/etc,upperdir={upper},workdir={work}");
             mount(
                 Some("overlay"),
