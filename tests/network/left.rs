@@ -44,7 +44,8 @@ impl Traces {
     fn look(host: &Place, state: &Path) -> Self {
         Self {
             links: host.sh("ip link"),
-            addresses: host.sh("ip address"),
+            // What is said of an address in its first second is not about who made it.
+            addresses: host.sh("ip address").replace(" tentative", ""),
             routes: host.sh("ip route show table all; ip -6 route show table all"),
             rules: host.sh("ip rule; ip -6 rule"),
             ruleset: host.sh("nft list ruleset"),
