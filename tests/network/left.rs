@@ -44,9 +44,9 @@ impl Traces {
     fn look(host: &Place, state: &Path) -> Self {
         Self {
             links: host.sh("ip link"),
-            // What is said of an address in its first second is not about who made it.
+            // A bridge's own link-local address is tentative until somebody was on it for a second.
             addresses: host.sh("ip address").replace(" tentative", ""),
-            routes: host.sh("ip route show table all; ip -6 route show table all"),
+            routes: host.sh("ip route show table all; ip -6 route show table all | grep -v '^local fe80:'"),
             rules: host.sh("ip rule; ip -6 rule"),
             ruleset: host.sh("nft list ruleset"),
             settings: settings(host),
