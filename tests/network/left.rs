@@ -46,7 +46,8 @@ impl Traces {
             links: host.sh("ip link"),
             // A bridge's own link-local address is tentative until somebody was on it for a second.
             addresses: host.sh("ip address").replace(" tentative", ""),
-            routes: host.sh("ip route show table all; ip -6 route show table all | grep -v '^local fe80:'"),
+            routes: host
+                .sh("ip -4 route show table all; ip -6 route show table all | grep -v '^local fe80:'"),
             rules: host.sh("ip rule; ip -6 rule"),
             ruleset: host.sh("nft list ruleset"),
             settings: settings(host),
@@ -71,6 +72,17 @@ impl Traces {
             ("rules", &self.rules, &now.rules),
             ("ruleset", &self.ruleset, &now.ruleset),
         ] {
+            let only = |one: &str, other: &str| -> Vec<String> {
+                let lines = one
+                    .lines()
+                    .filter(|line| other.lines().all(|known| known != *line));
+                lines.map(str::to_owned).collect()
+            };
+            assert_eq!(
+                (only(now, before), only(before, now)),
+                Default::default(),
+                "{what}"
+            );
             assert_eq!(now, before, "{what}");
         }
         let changed = |(path, text): &(&String, &String)| self.settings.get(*path) != Some(text);
