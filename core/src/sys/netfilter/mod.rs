@@ -289,4 +289,5 @@ impl Subnet {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 mod tests;
