@@ -197,7 +197,7 @@ impl Order {
     }
 
     /// Takes all addresses of `network`, which has `prefix` bits, for this machine's own on the interface `name`, which has
-    /// the index `index`.
+    /// the index `index`; other interfaces may have them, too.
     pub fn add_local_route(network: Ipv6Addr, prefix: u8, name: &str, index: u32) -> Self {
         let mut route = RouteMessage::default();
         route.header = RouteHeader {
@@ -213,7 +213,7 @@ impl Order {
             RouteAttribute::Destination(RouteAddress::Inet6(network)),
             RouteAttribute::Oif(index),
         ];
-        let command = format!("ip -6 route add local {network}/{prefix} dev {name}");
+        let command = format!("ip -6 route append local {network}/{prefix} dev {name}");
         Self::message(command, Message::NewRoute(route))
     }
 

@@ -6,7 +6,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
@@ -49,14 +50,15 @@ impl Batch {
         if matches!(&message, Message::NewAddress(address) if address.header.index == 0) {
             self.unknown.push(start + HEADER + BEFORE_INDEX);
         }
-        let adds = matches!(
-            message,
-            Message::NewLink(_) | Message::NewAddress(_) | Message::NewRoute(_)
-        );
+        let adds = match &message {
+            // Another interface may have the same of the machine's own addresses.
+            Message::NewRoute(route) if route.header.kind == RouteType::Local => NLM_F_CREATE | NLM_F_APPEND,
+            Message::NewLink(_) | Message::NewAddress(_) | Message::NewRoute(_) => NLM_F_CREATE | NLM_F_EXCL,
+            _ => 0,
+        };
         self.count += 1;
         // The kernel goes on behind one that it refuses, so each is answered.
-        let flags = NLM_F_REQUEST | NLM_F_ACK | if adds { NLM_F_CREATE | NLM_F_EXCL } else { 0 };
-        let packet = packet(message, flags, self.count);
+        let packet = packet(message, NLM_F_REQUEST | NLM_F_ACK | adds, self.count);
         self.bytes.resize(start + aligned(packet.buffer_len()), 0);
         packet.serialize(&mut self.bytes[start..]);
     }
