@@ -55,7 +55,7 @@ fn what_a_dry_run_prints_makes_the_same_when_it_is_typed() {
     ));
     let made = stage.says(
         &BRIDGE,
-        "ip -o addr show dev eth0 | grep -v fe80: | sed 's/.*inet6* \\([^ ]*\\) .*/\\1/'; ip route show default",
+        "ip -o addr show dev eth0 | grep -v fe80: | sed 's/.*inet6* \\([^ ]*\\) .*/\\1/'; ip route show | grep default",
     );
     let lines = |text: &str| {
         text.lines()
@@ -188,6 +188,34 @@ fn what_somebody_took_away_of_a_network_comes_back_with_the_next_run() {
         stage.says(&BRIDGE, ping);
         assert_eq!(stage.host().sh("nft list table inet mk-mk0"), rules, "{harm}");
     }
+}
+
+#[test]
+fn a_bridge_whose_folder_was_lost_is_found_again_or_made_anew() {
+    let Some(stage) = Stage::new() else { return };
+    let lose = || fs_err::remove_dir_all(stage.state().join("networks")).unwrap();
+    let ping = |gateway: &str| {
+        stage.says(&BRIDGE, &format!("ping -c 1 -W 5 {gateway} >/dev/null"));
+        stage.host().sh("ip -o -4 addr show mk0")
+    };
+    let first = ping("192.168.10.1");
+    lose();
+    assert_eq!(ping("192.168.10.1"), first);
+    lose();
+    stage
+        .mk(["network", "create", "mk0", "--subnet", "10.9.8.0/24"])
+        .ok();
+    let other = ping("10.9.8.1");
+    assert!(
+        other.contains("10.9.8.1/24") && !other.contains("192.168"),
+        "{other}"
+    );
+    lose();
+    let third = ping("192.168.10.1");
+    assert!(
+        third.contains("192.168.10.1/24") && !third.contains("10.9.8"),
+        "{third}"
+    );
 }
 
 #[test]

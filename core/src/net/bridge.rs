@@ -6,7 +6,7 @@ use super::order::{Interface, Order};
 use super::publish::{FACES, FACES_PREFIX};
 use super::subnet::mac_of;
 use super::{Error, Result, forwarding};
-use crate::sys::netlink::Socket;
+use crate::sys::netlink::{Link, Socket};
 use crate::sys::{SysError, netfilter};
 
 /// Returns what makes the bridge of `config`. It is not up yet, and has no mark: what has is whole.
@@ -61,7 +61,13 @@ pub fn finish(config: &Config) -> Order {
 /// Whether the bridge is up and whole, in the network namespace of `socket`.
 pub fn is_up(socket: &Socket, config: &Config) -> Result<bool> {
     let link = socket.link(&config.name)?;
-    Ok(link.is_some_and(|link| link.up && link.alias.as_deref() == Some(&config.mark())))
+    Ok(link.is_some_and(|link| link.up && is_of(&link, config)))
+}
+
+/// Whether `link` is the bridge of `config`: one with its mark may be of a network with other addresses, whose folder was
+/// lost.
+fn is_of(link: &Link, config: &Config) -> bool {
+    link.alias.as_deref() == Some(&config.mark()) && link.address == mac_of(config.subnet.gateway()).0
 }
 
 /// Whether the bridge is up, the rules are there that keep others out, and packets are passed on to where the host has
@@ -82,14 +88,16 @@ pub(super) fn is_whole(socket: &Socket, config: &Config) -> Result<bool> {
 pub(super) fn make(socket: &Socket, network: &Network) -> Result<()> {
     let name = network.config.name.clone();
     if let Some(found) = socket.link(&name)? {
-        let mark = network.config.mark();
         let half_made = found.alias.is_none() && found.address == mac_of(network.config.subnet.gateway()).0;
-        match found.alias {
+        let marked = found.alias.as_deref() == Some(&network.config.mark());
+        if is_of(&found, &network.config) {
             // Somebody has taken it down.
-            Some(alias) if alias == mark => return carry_out(socket, &name, Order::up(&name)),
-            _ if half_made => carry_out(socket, &name, Order::remove(&name))?,
-            _ => return Err(Error::Foreign { name }),
+            return carry_out(socket, &name, Order::up(&name));
         }
+        if !half_made && !marked {
+            return Err(Error::Foreign { name });
+        }
+        carry_out(socket, &name, Order::remove(&name))?;
     }
     for order in orders(&network.config) {
         carry_out(socket, &name, order)?;

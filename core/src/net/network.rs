@@ -3,6 +3,7 @@
 //! `<state>/networks/<NAME>/` holds `network.json` and the folder `leases`. Whoever makes, changes or removes a network,
 //! or takes an address, holds the lock of `networks` for that moment.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -72,8 +73,12 @@ pub struct Config {
 impl Config {
     /// Returns what the bridge's interface is marked with, so that it is known again.
     pub fn mark(&self) -> String {
-        format!("mk network {} {}", self.name, self.id)
+        mark(&self.name, &self.id)
     }
+}
+
+fn mark(name: &str, id: &str) -> String {
+    format!("mk network {name} {id}")
 }
 
 /// What a network is made with; what is left out is chosen.
@@ -218,13 +223,13 @@ impl Networks {
             None => Vec::new(),
         };
         let taken: Vec<Subnet> = others.iter().map(|other| other.config.subnet).collect();
+        let (id, random) = own_numbers(folder, name)?;
+        let id = format!("{id:016x}");
         let routes = match reach {
-            Reach::Out => Socket::open()?.routes()?,
+            Reach::Out => routes_of_others(name, &mark(name.as_str(), &id))?,
             // It is nowhere on the host.
             Reach::Within => Vec::new(),
         };
-        let (id, random) = own_numbers(folder, name)?;
-        let id = format!("{id:016x}");
         let proposal = |subnet, subnet6| Config {
             version: VERSION,
             name: name.to_string(),
@@ -382,11 +387,21 @@ fn own_numbers(folder: &Path, name: &NetName) -> Result<(u64, u64)> {
     Ok((next(), next()))
 }
 
+/// Returns where the routes of the host lead, but for those of the bridge `name` with `mark`: it was here before the folder
+/// of states was lost.
+fn routes_of_others(name: &NetName, mark: &str) -> Result<Vec<(Ipv4Addr, u8, Option<u32>)>> {
+    let socket = Socket::open()?;
+    let own = socket
+        .link(name.as_str())?
+        .filter(|link| link.alias.as_deref() == Some(mark))
+        .map(|link| link.index);
+    let mut routes = socket.routes()?;
+    routes.retain(|(_, _, interface)| own.is_none() || *interface != own);
+    Ok(routes)
+}
+
 /// Returns the route that leads to some of `subnet`.
-fn clash(
-    subnet: Subnet,
-    routes: &[(std::net::Ipv4Addr, u8, Option<u32>)],
-) -> Option<(std::net::Ipv4Addr, u8)> {
+fn clash(subnet: Subnet, routes: &[(Ipv4Addr, u8, Option<u32>)]) -> Option<(Ipv4Addr, u8)> {
     let route = routes
         .iter()
         .find(|(network, prefix, _)| *prefix > 0 && subnet.overlaps(*network, *prefix))?;
