@@ -162,8 +162,10 @@ fn the_hosts_loopback_is_reached_only_where_that_is_asked_for() {
             .host()
             .enter(|| std::net::TcpListener::bind("127.0.0.1:8090").unwrap());
         let answering = std::thread::spawn(move || {
-            use std::io::Write;
+            use std::io::{Read, Write};
             let (mut stream, _) = service.accept().unwrap();
+            // Who closes with something unread resets the connection.
+            assert_ne!(stream.read(&mut [0; 4096]).unwrap(), 0);
             stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nloopback\n").unwrap();
         });
         let fetch = "gateway=$(ip route | sed -n 's/default via \\([0-9.]*\\).*/\\1/p')
@@ -187,12 +189,16 @@ fn a_helper_that_fails_says_why_and_leaves_nothing() {
     let folder = stage.root().join("bin");
     fs_err::create_dir(&folder).unwrap();
     for (name, script, said) in [
-        ("pasta", "echo no luck today >&2; exit 3", "no luck today"),
-        ("slirp4netns", "exit 4", "it exited with 4"),
-        ("pasta", "kill -9 $$", "signal 9 ended it"),
+        (
+            "pasta",
+            "#!/bin/sh\necho no luck today >&2; exit 3",
+            "no luck today",
+        ),
+        ("slirp4netns", "#!/bin/false", "it exited with 1"),
+        ("pasta", "#!/bin/sh\nkill -9 $$", "signal 9 ended it"),
     ] {
         let program = folder.join(name);
-        fs_err::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs_err::write(&program, format!("{script}\n")).unwrap();
         fs_err::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let mut mk = stage.command();
         mk.env("PATH", &folder)
