@@ -102,8 +102,10 @@ impl Lease {
     /// Takes the address that `wish` asks for, else one that was not given lately.
     pub(super) fn take(dir: &Dir, config: &Config, wish: &Wish, alone: &Alone) -> Result<Self> {
         check(config, wish)?;
+        // Also for what it takes away.
+        let others = look(dir, alone)?;
         if let Some(mac) = wish.mac
-            && let Some(other) = look(dir, alone)?.into_iter().find(|other| other.mac == mac)
+            && let Some(other) = others.iter().find(|other| other.mac == mac)
         {
             return Err(Error::MacTaken {
                 mac,
