@@ -202,9 +202,10 @@ impl Tracer {
 
     fn see_exec(&mut self, pid: Pid) -> Next {
         let known = self.known.get_mut(&pid).unwrap();
-        if known.who.is_empty() && known.calls.is_none() {
-            known.calls = Some(0);
-            self.trace.calls.insert(Vec::new(), 0);
+        if known.who.is_empty() {
+            // Once by the shell that waited for us; what the program then executes in its own place goes on counting.
+            let calls = *known.calls.get_or_insert(0);
+            self.trace.calls.insert(Vec::new(), calls);
             return Next::GoOn(None);
         }
         self.stdin = None;

@@ -27,6 +27,8 @@ struct Kind<'a> {
     next: Option<&'a dyn Fn()>,
     /// Whether the container may live on without the mk that was called, until that next command.
     goes_on: bool,
+    /// Whether a container of others runs all the while.
+    beside: bool,
 }
 
 impl Kind<'_> {
@@ -35,6 +37,7 @@ impl Kind<'_> {
             words,
             next: None,
             goes_on: false,
+            beside: false,
         }
     }
 }
@@ -46,7 +49,7 @@ fn is_killed_everywhere(scene: &Scene, kind: &Kind<'_>) {
     kind.next.iter().for_each(|next| next());
     let before = scene.left();
     assert!(
-        before.processes.is_empty() && before.locks.is_empty(),
+        before.processes.is_empty() && (before.locks.is_empty() || kind.beside),
         "{before:?}"
     );
     let all = every(&whole);
@@ -240,6 +243,53 @@ fn end_all(scene: &Scene) {
 
 /// What has cgroups made. As root: others may make some on few machines, and not in a folder of the test's.
 const LIMITS: &[&str] = &["--memory", "64m", "--pids", "50"];
+
+#[test]
+fn a_run_with_a_terminal_killed_at_any_system_call_leaves_nothing() {
+    let Some(scene) = Scene::new() else { return };
+    let words = scene.run(&["-t"], &["cat"]);
+    is_killed_everywhere(&scene, &Kind::of(words));
+}
+
+/// A container called `web` that runs as long as this lives.
+struct Beside<'a>(&'a Scene);
+
+impl<'a> Beside<'a> {
+    fn new(scene: &'a Scene) -> Self {
+        let limits = if needs::is_root() { LIMITS } else { &[] };
+        let words = [&["run", "-d", "--name", "web"], limits, &["box", "sleep", "1000"]].concat();
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        let output = scene.command(&words).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        Self(scene)
+    }
+}
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        self.0.sandbox.mk(["stop", "--time", "0", "web"]);
+        self.0.sandbox.mk(["rm", "web"]);
+    }
+}
+
+#[test]
+fn a_command_that_goes_in_killed_at_any_system_call_leaves_the_container_as_it_was() {
+    let Some(scene) = Scene::new() else { return };
+    let beside = Beside::new(&scene);
+    for terminal in ["--tty", "--no-tty"] {
+        let words = ["exec", terminal, "web", "sh", "-c", "cat; :", &scene.marker];
+        let next = || {
+            scene.sandbox.mk(["exec", "web", "true"]).ok();
+        };
+        let kind = Kind {
+            next: Some(&next),
+            beside: true,
+            ..Kind::of(words.map(str::to_owned).to_vec())
+        };
+        is_killed_everywhere(&scene, &kind);
+    }
+    drop(beside);
+}
 
 #[test]
 fn a_limited_run_killed_at_any_system_call_leaves_nothing() {

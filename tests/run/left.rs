@@ -108,7 +108,11 @@ impl Scene {
         };
         Left {
             mounts: lines("/proc/self/mountinfo", &|line| line.contains(&root)),
-            locks: lines("/proc/locks", &is_ours),
+            // Without the number of the line, which others change.
+            locks: lines("/proc/locks", &is_ours)
+                .iter()
+                .map(|line| line.split_once(": ").map_or(&**line, |(_, lock)| lock).to_owned())
+                .collect(),
             processes: processes_with(&self.marker),
             cgroups: self.home.below(),
             paths,

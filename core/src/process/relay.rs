@@ -279,8 +279,10 @@ impl Relay {
     pub(super) fn close(&mut self, output: &mut dyn Output) {
         self.closing = true;
         self.input = None;
-        if let Some(ends) = &mut self.terminal {
-            ends.slave = None;
+        match &mut self.terminal {
+            Some(ends) => ends.slave = None,
+            // It was killed before there was one.
+            None => self.hang_up(),
         }
         self.advance(None, [true; FLOWS], false, output);
     }
