@@ -5,9 +5,9 @@ use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::container::{self, Document, Found, Process};
+use crate::container::{self, Document, Found, Process, folder};
 use crate::process::idmap::Mapped;
 use crate::process::rlimit::Rlimits;
 use crate::process::{self, Child, Joining, Program};
@@ -120,9 +120,56 @@ const ALWAYS: Namespaces = Namespaces::MOUNT
     .with(Namespaces::PID)
     .with(Namespaces::CGROUP);
 
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// As its parent sees it.
+    pub ending: Ending,
+    /// Whether it was ended because the container's memory was used up.
+    pub out_of_memory: bool,
+}
+
 /// Runs a command in a container and waits for its end.
-pub fn run(found: &Found, asked: Asked) -> Result<Ending, Error> {
-    let child = start(found, asked)?;
+pub fn run(found: &Found, asked: Asked) -> Result<Ended, Error> {
+    // It can be read even when the container is gone.
+    let end = found.folder.ending().ok();
+    let ending = wait(found, start(found, asked)?)?;
+    Ok(Ended {
+        ending,
+        out_of_memory: ending == KILLED && is_out_of_memory(found, end.as_ref())?,
+    })
+}
+
+/// How the kernel ends what takes too much.
+const KILLED: Ending = Ending::Signal(9);
+
+/// How long a container whose memory is used up may take to end, and its end to be written down.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether the memory of a container that has limits is used up: its cgroups say so as long as they are there, and
+/// then its end does, for all of it ends with whoever took too much.
+fn is_out_of_memory(found: &Found, end: Option<&folder::Ending>) -> Result<bool, Error> {
+    let (folders, begin) = (found.document.folders(), Instant::now());
+    if found.document.cgroups.is_empty() {
+        return Ok(false);
+    }
+    loop {
+        if folders.out_of_memory() {
+            return Ok(true);
+        }
+        if let Some(end) = end
+            && let Some(exit) = end.read()?
+        {
+            return Ok(exit.oom_killed);
+        }
+        if lives(found)? || begin.elapsed() > PATIENCE {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn wait(found: &Found, child: Child) -> Result<Ending, Error> {
     match child.wait(&mut ()) {
         // A container that ends takes whoever is going in with it.
         Err(process::Error::Step(failed)) if ends_with_container(&failed.failed) && !lives(found)? => {

@@ -55,6 +55,26 @@ fn what_goes_in_is_as_the_command_is() {
 }
 
 #[test]
+fn a_command_that_takes_all_memory_is_told_of() {
+    if !needs::root() {
+        return;
+    }
+    let Some(running) = running(&["--memory", "32m"]) else {
+        return;
+    };
+    let killed = running.exec(&[], "kill -9 $$");
+    assert_eq!((killed.code, killed.stderr.as_str()), (Some(137), ""), "{killed}");
+    let output = running.exec(&[], "tail /dev/zero; echo gone on");
+    let said = "note: the container ran out of memory: its `--memory` was reached, and that ended it\n";
+    assert_eq!(
+        (output.code, output.stderr.as_str()),
+        (Some(137), said),
+        "{output}"
+    );
+    assert_eq!(output.stdout, "", "{output}");
+}
+
+#[test]
 fn what_goes_in_is_as_a_command_with_other_privileges_and_limits_is() {
     let options = [
         "--cap-drop",

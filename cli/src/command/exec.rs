@@ -24,9 +24,14 @@ pub(super) fn call(args: args::Exec, context: &Context) -> Result<u8, Failure> {
         term: context.environment.text("TERM").map(OsString::from),
         streams: Streams::decide(args.terminal.wanted(false), streams::look()),
     };
-    let ending =
+    let ended =
         join::run(&found, asked).map_err(|error| Failure::Coded(error.exit_code(), Box::new(error)))?;
-    Ok(exit::code(ending))
+    if ended.out_of_memory {
+        context
+            .ui
+            .note("the container ran out of memory: its `--memory` was reached, and that ended it");
+    }
+    Ok(exit::code(ended.ending))
 }
 
 /// Goes on as a copy of mk in memory that nobody can write to: processes that run in the container already may get the
