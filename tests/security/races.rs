@@ -1,7 +1,9 @@
 //! Each race goes on for seconds: a thread exchanges two names as fast as it can (`renameat2`, `RENAME_EXCHANGE`) while
 //! runs look at them.
 
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{Ground, SECRET, attacker, program};
-use crate::harness::Output;
+use crate::harness::{Output, needs};
 
 /// How long each race lasts.
 const LONG: Duration = Duration::from_secs(5);
@@ -68,7 +70,9 @@ fn swapped(ground: &Ground, target: &str) -> Swapper {
 /// Makes runs until the time is over. Some may be refused, where mk met a link; not all.
 fn race(ground: &Ground, swapper: &Swapper, mut run: impl FnMut(usize) -> Output) {
     let (begin, mut runs, mut refused) = (Instant::now(), 0, 0);
-    while begin.elapsed() < LONG {
+    let busy = |done: usize| done < 2 * ENOUGH && begin.elapsed() < 12 * LONG;
+    // A busy machine is no reason for fewer of them.
+    while begin.elapsed() < LONG || busy(runs - refused) {
         let output = run(runs);
         assert!(!format!("{output}").contains(SECRET), "{output}");
         assert!(
@@ -81,7 +85,7 @@ fn race(ground: &Ground, swapper: &Swapper, mut run: impl FnMut(usize) -> Output
     }
     let swaps = swapper.swaps.load(Ordering::Relaxed);
     assert!(
-        swaps > 1000 && runs - refused > 10,
+        swaps > 1000 && runs - refused >= 2 * ENOUGH,
         "{swaps} swaps in {runs} runs, {refused} of them refused, are no race"
     );
 }
@@ -163,6 +167,74 @@ fn control_a_working_folder_by_name_that_changes_leads_out() {
         "box",
         "mkdir \"$ROOT/a\"; mount --bind shared \"$ROOT/a\"; end=$(($(date +%s) + 15))\n\
          while [ $(date +%s) -lt $end ]; do (cd \"$ROOT/a/sub\" && cat secret) && break; done 2>/dev/null",
+    );
+    super::hit(&output, SECRET);
+}
+
+/// A folder `shared/kept` that a run may write to, and `shared/theirs`, which everyone may: in their place each other's.
+fn two_for_writes(ground: &Ground) -> [PathBuf; 2] {
+    let shared = ground.sandbox.work().join("shared");
+    let [kept, theirs] = ["kept", "theirs"].map(|name| shared.join(name));
+    fs_err::create_dir_all(&kept).unwrap();
+    fs_err::set_permissions(&kept, Permissions::from_mode(0o700)).unwrap();
+    ground.sandbox.write("shared/theirs/upper/theirs", SECRET);
+    fs_err::create_dir(theirs.join("work")).unwrap();
+    fs_err::set_permissions(&theirs, Permissions::from_mode(0o777)).unwrap();
+    [kept, theirs]
+}
+
+#[test]
+fn a_folder_for_writes_that_changes_is_the_one_that_was_checked() {
+    let Some(ground) = Ground::new(&[], "") else {
+        return;
+    };
+    let [kept, theirs] = two_for_writes(&ground);
+    let mut ways = vec![&["--scratch", "./shared/kept"][..]];
+    if needs::is_root() {
+        ways.push(&["--scratch", "./shared/kept", "--userns", "auto"]);
+    }
+    for options in ways {
+        // What one kind of run has written is not for the other.
+        fs_err::remove_dir_all(&kept).unwrap();
+        ground.sh(options, "true").ok();
+        let before = fs_err::read(kept.join("mk-scratch")).unwrap();
+        let swapper = Swapper::start(&kept, &theirs);
+        race(&ground, &swapper, |_| {
+            ground.sh(options, "cat /theirs; echo mine >/mine; true")
+        });
+        drop(swapper);
+        // Whichever way round they are now.
+        if !kept.join("mk-scratch").exists() {
+            renameat_with(CWD, &kept, CWD, &theirs, RenameFlags::EXCHANGE).unwrap();
+        }
+        assert_eq!(fs_err::read(kept.join("mk-scratch")).unwrap(), before);
+        assert_eq!(names_in(&theirs), ["upper", "work"]);
+        assert_eq!(names_in(&theirs.join("upper")), ["theirs"]);
+        assert_eq!(names_in(&theirs.join("work")), [""; 0]);
+    }
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs_err::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn control_a_folder_that_is_checked_and_mounted_by_name_is_another() {
+    let Some(ground) = Ground::new(&[], "") else {
+        return;
+    };
+    let [kept, theirs] = two_for_writes(&ground);
+    let _swapper = Swapper::start(&kept, &theirs);
+    let output = ground.naive(
+        "box",
+        "end=$(($(date +%s) + 15))\n\
+         while [ $(date +%s) -lt $end ]; do [ $(stat -c %a shared/kept) = 700 ] && mount --bind shared/kept \"$ROOT/mnt\" || continue\n\
+         cat \"$ROOT/mnt/upper/theirs\" && break; umount \"$ROOT/mnt\"; done 2>/dev/null",
     );
     super::hit(&output, SECRET);
 }
