@@ -354,6 +354,28 @@ impl Exit {
     }
 }
 
+/// What can be said of a container whose document cannot be read as a whole: what is hardly ever written otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// What its owner calls it.
+    pub name: Option<String>,
+    /// Who holds the container's lock.
+    pub monitor: Option<ProcessId>,
+}
+
+impl Outline {
+    /// Reads what there is to be read.
+    pub(super) fn from_json(bytes: &[u8]) -> Self {
+        let Ok(whole) = serde_json::from_slice::<serde_json::Value>(bytes) else {
+            return Self::default();
+        };
+        Self {
+            name: whole["name"].as_str().map(str::to_owned),
+            monitor: ProcessId::deserialize(&whole["started"]["monitor"]).ok(),
+        }
+    }
+}
+
 /// A file of a container's that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BadDocument {
@@ -493,6 +515,28 @@ pub(super) mod tests {
         let text = exit.to_json();
         assert_eq!(Exit::from_json(&text).unwrap(), exit);
         assert!(Exit::from_json(&text[..20]).is_err());
+    }
+
+    #[test]
+    fn of_a_document_of_another_version_there_is_an_outline() {
+        let other = br#"{"version":2,"id":5,"name":"web","started":{"monitor":{"pid":7,"start":9,"new":0}}}"#;
+        let outline = Outline {
+            name: Some("web".into()),
+            monitor: Some(ProcessId { pid: 7, start: 9 }),
+        };
+        assert_eq!(Outline::from_json(other), outline);
+        for text in [
+            "",
+            "[]",
+            r#"{"version":2}"#,
+            r#"{"name":[],"started":{"monitor":{"pid":"7"}}}"#,
+        ] {
+            assert_eq!(
+                Outline::from_json(text.as_bytes()),
+                Outline::default(),
+                "{text:?}"
+            );
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
-use super::document::{Document, Exit, ProcessId, Started};
+use super::document::{Document, Exit, Outline, ProcessId, Started};
 use super::name::Id;
 use super::text::Text;
 use super::time::Time;
@@ -50,6 +50,13 @@ impl Folder {
     /// Reads what the container is; `None` where nothing says.
     pub fn document(&self) -> Result<Option<Document>> {
         self.read(DOCUMENT, MOST, Document::from_json)
+    }
+
+    /// Reads what can be read of what the container is.
+    pub(super) fn outline(&self) -> Outline {
+        let file = self.dir.open_file(DOCUMENT);
+        let bytes = file.and_then(|file| file::read(&file, MOST));
+        Outline::from_json(&bytes.unwrap_or_default())
     }
 
     /// Reads how it ended; `None` where it has not, or nobody was left to say.

@@ -13,7 +13,8 @@ use crate::sys::SysError;
 pub mod control;
 /// The JSON files.
 pub mod document;
-mod folder;
+/// A container's folder.
+pub mod folder;
 /// Reading what a container printed.
 pub mod follow;
 /// What a container printed.
@@ -135,6 +136,16 @@ pub enum Error {
         /// What is wrong with it.
         #[source]
         bad: document::BadDocument,
+    },
+    /// A container whose document cannot be read, so that this mk does not know what it does.
+    #[error("what is known of container `{called}` cannot be read")]
+    Unreadable {
+        /// As it was written: its name, its id, or the beginning of that.
+        called: String,
+        /// Its folder.
+        path: PathBuf,
+        /// The process that looks after it, where that can be told and is there.
+        monitor: Option<i32>,
     },
     /// A call failed.
     #[error("cannot look after the container")]

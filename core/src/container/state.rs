@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::{Document, Exit};
+use super::document::{Document, Exit, Outline};
 use super::folder::{self, Folder, Own};
 use super::name::{Id, check_name, is_prefix};
 use super::process::Process;
@@ -29,8 +29,18 @@ pub struct Seen {
     pub containers: Vec<Found>,
     /// Those that were found dead, and have been swept.
     pub gone: Vec<Gone>,
-    /// Those of which nothing can be said.
+    /// Those of which little can be said, and why.
     pub unreadable: Vec<Error>,
+    /// The same.
+    others: Vec<Other>,
+}
+
+/// A container whose document cannot be read.
+#[derive(Debug)]
+struct Other {
+    id: Id,
+    outline: Outline,
+    path: PathBuf,
 }
 
 /// A container.
@@ -79,8 +89,30 @@ impl Seen {
             .iter()
             .map(|found| (&found.document, found.is_alive()))
             .collect();
-        let at = pick(&known, word)?;
-        Ok(self.containers.remove(at))
+        match pick(&known, word) {
+            Ok(at) => Ok(self.containers.remove(at)),
+            Err(Error::Unknown { word, like }) => {
+                Err(self.other(&word).unwrap_or(Error::Unknown { word, like }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns why the container that `word` means cannot be looked after; nothing where it means none.
+    fn other(&self, word: &str) -> Option<Error> {
+        let other = self.others.iter().find(|other| {
+            let begins = is_prefix(word) && other.id.as_str().starts_with(word);
+            begins || other.outline.name.as_deref() == Some(word)
+        })?;
+        let monitor = other
+            .outline
+            .monitor
+            .filter(|&id| matches!(Process::open(id), Ok(Some(_))));
+        Some(Error::Unreadable {
+            called: word.to_owned(),
+            path: other.path.clone(),
+            monitor: monitor.map(|id| id.pid),
+        })
     }
 }
 
@@ -286,12 +318,26 @@ impl State {
             match self.look_at(&id, &mut seen) {
                 Ok(()) => {}
                 Err(Error::Sys(failed)) if failed.errno == Errno::NOENT => {}
-                Err(error) => seen.unreadable.push(error),
+                Err(error) => {
+                    seen.others.extend(self.other(id));
+                    seen.unreadable.push(error);
+                }
             }
         }
         seen.containers.sort_by_key(|found| found.document.created);
         seen.gone.sort_by_key(|gone| gone.document.created);
         Ok(seen)
+    }
+
+    fn other(&self, id: Id) -> Option<Other> {
+        let folder = Folder {
+            dir: self.root.open_dir(id.as_str()).ok()?,
+        };
+        Some(Other {
+            outline: folder.outline(),
+            path: self.path.join(id.as_str()),
+            id,
+        })
     }
 
     fn look_at(&self, id: &Id, seen: &mut Seen) -> Result<()> {

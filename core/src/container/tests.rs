@@ -315,9 +315,14 @@ fn what_another_mk_wrote_is_told_of_and_left_alone() {
     let (_temp, path, state) = state();
     let own = started(&state, document(None, 1));
     let file = path.join(own.document().id.as_str()).join("container.json");
-    fs_err::write(&file, br#"{"version": 99}"#).unwrap();
+    fs_err::write(&file, br#"{"version": 99, "name": "web"}"#).unwrap();
     kill(own);
-    let seen = state.look().unwrap();
+    let mut seen = state.look().unwrap();
+    assert!(matches!(
+        seen.take("web"),
+        Err(Error::Unreadable { monitor: None, .. })
+    ));
+    assert!(matches!(seen.take("db"), Err(Error::Unknown { .. })));
     let told: Vec<String> = seen.unreadable.iter().map(ToString::to_string).collect();
     assert_eq!(told, [format!("cannot read `{}`", file.display())]);
     assert!(file.exists());
