@@ -66,6 +66,17 @@ mistakes! {
     whose_ids_that_is_neither: ["run", "busybox", "--userns", "keep-id"];
     a_volume_that_is_not_there: ["volumes", "rm", "cache"];
     a_volume_of_another_tool: ["volume", "ls"];
+    a_list_of_volumes_of_another_tool: ["volumes", "ls"];
+    a_volume_made_beforehand: ["volumes", "create", "cache"];
+    a_volume_to_look_into: ["volumes", "inspect", "cache"];
+    a_misspelt_command_on_volumes: ["volumes", "rn", "cache"];
+    a_signal_that_looks_like_an_option: ["kill", "-9", "web"];
+    a_name_of_a_signal_that_looks_like_an_option: ["kill", "-HUP", "web"];
+    a_look_at_what_is_used_that_ends: ["stats", "--no-stream"];
+    a_command_that_goes_in_and_stays_behind: ["exec", "-d", "web", "true"];
+    a_process_1_of_another_tool: ["run", "--init", "busybox"];
+    a_device_of_the_hosts: ["run", "--device=/dev/fuse", "busybox"];
+    ids_of_another_tool: ["run", "--userns", "keep-id:uid=1000", "busybox"];
     a_variable_without_a_value: ["run", "busybox", "-e", "LANG", "env"];
     ports_to_publish: ["run", "-p", "8080:80", "--network", "none", "busybox"];
     a_name_that_no_container_can_have: ["run", "--name", "We b", "busybox"];
@@ -269,6 +280,9 @@ mod images {
         a_user_that_the_image_has_not: ["run", "a.toml", "-u", "postgres", "true"], "a.toml" => SOUND;
         a_relative_folder_to_start_in: ["run", "a.toml", "-w", "src", "true"], "a.toml" => SOUND;
         a_folder_to_start_in_that_is_not_there: ["run", "a.toml", "-w", "/src", "true"], "a.toml" => SOUND;
+        a_file_over_a_folder: ["run", "a.toml", "-v", "./a.toml:/dev", "true"], "a.toml" => SOUND;
+        a_folder_over_a_file: ["run", "a.toml", "-v", "./d:/hello", "true"], "a.toml" => SOUND, "d/x" => "";
+        too_few_files_to_start_a_command_with: ["run", "a.toml", "--ulimit", "nofile=2", "/hello"], "a.toml" => SOUND;
         two_volumes_in_one_place: ["run", "a.toml", "-v", "./a.toml:/m", "--tmpfs", "/m", "true"], "a.toml" => SOUND;
         a_capability_added_and_dropped: ["run", "a.toml", "--cap-add", "kill", "--cap-drop", "KILL", "true"],
             "a.toml" => SOUND;

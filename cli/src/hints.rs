@@ -286,10 +286,14 @@ fn of_run(error: &enter::Error) -> Option<String> {
     })
 }
 
+/// Whether root of the machine calls. An ordinary user may be root here too, of a namespace that mk has made.
+fn is_root() -> bool {
+    namespace::is_first_user_namespace().unwrap_or(true) && rustix::process::geteuid().is_root()
+}
+
 /// Returns how to get a cgroup that mk may limit.
 pub(crate) fn for_limits(why: &Why) -> String {
-    // An ordinary user may be root here too, of a namespace that mk has made.
-    let root = namespace::is_first_user_namespace().unwrap_or(true) && rustix::process::geteuid().is_root();
+    let root = is_root();
     let systemd = Path::new("/run/systemd/system").exists();
     let scope = match root {
         true => "`systemd-run --scope -p Delegate=yes mk run …` gives mk a cgroup of its own",
@@ -365,10 +369,31 @@ fn of_attached(error: &attach::Error) -> Option<String> {
     })
 }
 
+/// Whether a mount could not be put in its place.
+fn is_move(error: &StepError) -> bool {
+    error.object.starts_with("bind ") && error.failed.call.starts_with("move_mount")
+}
+
 fn of_step(error: &StepError) -> Option<String> {
     Some(match (error.step, error.failed.errno) {
+        (Step::OomScore, Errno::ACCESS) if is_root() => {
+            "a lower score than mk's own takes CAP_SYS_RESOURCE on the whole machine, which this root does not have: \
+             leave it out"
+                .into()
+        }
         (Step::OomScore, Errno::ACCESS) => {
             "a lower score than mk's own takes CAP_SYS_RESOURCE on the whole machine: call mk as root, or leave it out"
+                .into()
+        }
+        (Step::Workdir | Step::Exec | Step::Interpreter, Errno::MFILE) => {
+            "`--ulimit nofile`, or the shell's `ulimit -n`, leaves too few files to start a command with: 16 are enough"
+                .into()
+        }
+        (Step::Mount, Errno::NOTDIR) if error.object.starts_with("bind ") => {
+            "what is there, or above it, is a file, and a folder can only lie over a folder: another place does".into()
+        }
+        (Step::Mount, Errno::INVAL) if is_move(error) => {
+            "a file can only lie over a file, and there is a folder: name a file as the place, such as `-v FILE:/srv/FILE`"
                 .into()
         }
         (Step::Exec, Errno::NOENT) if error.object.contains('/') => {
@@ -423,6 +448,16 @@ fn of_container(error: &container::Error) -> Option<String> {
             }
             _ => "`XDG_RUNTIME_DIR` or `MK_STATE` names a folder that you can write to".into(),
         },
+        container::Error::Unreadable {
+            monitor: Some(pid), ..
+        } => format!(
+            "the mk that made it can look after it; without that one, `kill {pid}` asks it to end: this is the process \
+             that looks after it"
+        ),
+        container::Error::Unreadable { path, .. } => format!(
+            "the mk that made it can look after it; once it has ended, `rm -r {}` has it forgotten",
+            path.display()
+        ),
         container::Error::Document { .. } => "another mk may have written it, which can read it".into(),
         _ => return None,
     })

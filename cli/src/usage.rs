@@ -151,6 +151,34 @@ const HABITS: &[(&str, &str, &str)] = &[
         "volume",
         "`mk volumes` lists the volumes, `mk volumes rm NAME` takes one away",
     ),
+    (
+        "mk exec",
+        "--detach",
+        "`mk exec NAME sh -c 'COMMAND >/dev/null 2>&1 &'` leaves it running behind",
+    ),
+    (
+        "mk exec",
+        "-d",
+        "`mk exec NAME sh -c 'COMMAND >/dev/null 2>&1 &'` leaves it running behind",
+    ),
+    ("mk stats", "--no-stream", "leave it out: `mk stats` looks once"),
+    (
+        "mk volumes",
+        "create",
+        "the first run that names a volume makes it: `mk run IMAGE -v NAME:/place`",
+    ),
+    (
+        "mk volumes",
+        "inspect",
+        "`mk volumes --json` says what is known of each",
+    ),
+    ("mk volumes", "list", "`mk volumes` lists them"),
+    ("mk volumes", "ls", "`mk volumes` lists them"),
+    (
+        "mk volumes",
+        "prune",
+        "`mk volumes rm NAME…` takes those away that it names",
+    ),
     ("mk", "version", "`mk --version` prints it"),
     (
         "mk build",
@@ -244,6 +272,21 @@ const HABITS: &[(&str, &str, &str)] = &[
     ("mk run", "--cpuset-cpus", "`--cpuset LIST` chooses the CPUs"),
     (
         "mk run",
+        "--device",
+        "`-v /dev/NAME:/dev/NAME:dev` shows a device of the host's, where root calls",
+    ),
+    (
+        "mk run",
+        "--init",
+        "leave it out: process 1 is mk's own, and passes signals on, unless `--as-pid1` is given",
+    ),
+    (
+        "mk run",
+        "--userns keep-id",
+        "leave it out: what root of an ordinary user's container writes to a volume is that user's",
+    ),
+    (
+        "mk run",
         "--detach-keys",
         "leave it out: what runs behind is never in front; `mk logs -f NAME` shows what it prints",
     ),
@@ -319,11 +362,23 @@ fn habit(error: &clap::Error, command: &str) -> Option<String> {
     let word = match error.kind() {
         ErrorKind::InvalidSubcommand => get(error, ContextKind::InvalidSubcommand),
         ErrorKind::UnknownArgument => get(error, ContextKind::InvalidArg),
+        ErrorKind::InvalidValue => {
+            let option = get(error, ContextKind::InvalidArg)?;
+            Some(format!("{option} {}", get(error, ContextKind::InvalidValue)?))
+        }
         _ => None,
     }?;
+    let is_signal = |letter: char| letter.is_ascii_digit() || letter.is_ascii_uppercase();
+    if command == "mk kill"
+        && word
+            .strip_prefix('-')
+            .is_some_and(|rest| rest.starts_with(is_signal))
+    {
+        return Some("`-s` goes before the signal: `mk kill -s 9 NAME`".into());
+    }
     let known = HABITS
         .iter()
-        .find(|(of, typed, _)| *of == command && *typed == word.split('=').next().unwrap_or_default());
+        .find(|(of, typed, _)| *of == command && *typed == word.split(['=', ':']).next().unwrap_or_default());
     known.map(|(_, _, advice)| (*advice).to_owned())
 }
 
