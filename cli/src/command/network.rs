@@ -146,7 +146,7 @@ fn inspect(args: &args::NetworkInspect, context: &Context) -> Result<u8, Failure
 #[derive(Debug, Default)]
 struct Added {
     interface: Option<String>,
-    table: Option<String>,
+    tables: Vec<String>,
     /// Settings below `/proc/sys`, which all networks need: what was and what is.
     settings: Vec<(String, String, String)>,
 }
@@ -165,9 +165,7 @@ impl Added {
         Ok(Self {
             interface: network.is_up()?.then(|| name.clone()),
             // Only root may ask for tables; for others it is as good as not there.
-            table: nat::is_there(name)
-                .unwrap_or(false)
-                .then(|| nat::table_name(name)),
+            tables: nat::tables_of(name).unwrap_or_default(),
             settings: changed
                 .map(|change| (change.setting.replace('/', "."), change.was, change.is))
                 .collect(),
@@ -176,12 +174,12 @@ impl Added {
 
     fn lines(&self) -> Vec<String> {
         let interface = self.interface.iter().map(|name| format!("interface {name}"));
-        let table = self.table.iter().map(|name| format!("table inet {name}"));
+        let tables = self.tables.iter().map(|name| format!("table inet {name}"));
         let settings = self
             .settings
             .iter()
             .map(|(setting, was, is)| format!("{setting}: {was} -> {is}"));
-        interface.chain(table).chain(settings).collect()
+        interface.chain(tables).chain(settings).collect()
     }
 }
 
@@ -193,7 +191,7 @@ fn as_json(network: &Network, runs: &[Leased], added: &Added) -> Value {
     document["mtu"] = json!(config.mtu);
     document["added"] = json!({
         "interface": added.interface,
-        "table": added.table,
+        "tables": added.tables,
         "settings": added.settings.iter().map(|(setting, was, is)| json!({
             "setting": setting,
             "was": was,

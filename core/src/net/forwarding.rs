@@ -25,7 +25,7 @@ const DRAFT: &str = ".forwarding.json.new";
 const MOST: u64 = 1 << 20;
 
 /// The table that keeps the host from becoming a router. No network's table has this name, because of its dot.
-const GUARD: &str = "mk.forward";
+pub const GUARD: &str = "mk.forward";
 
 /// Why packets are not passed on.
 #[derive(Debug, thiserror::Error)]

@@ -46,6 +46,14 @@ pub fn is_there(name: &str) -> Result<bool, Error> {
     Ok(crate::sys::netfilter::tables()?.contains(&wanted))
 }
 
+/// Returns which tables there are because of the network `name`: its own, and the one that all share.
+pub fn tables_of(name: &str) -> Result<Vec<String>, Error> {
+    let own = table_name(name);
+    let mut tables = crate::sys::netfilter::tables()?;
+    tables.retain(|table| *table == own || table == super::forwarding::GUARD);
+    Ok(tables)
+}
+
 /// Returns the name of the table of the network `name`.
 pub fn table_name(name: &str) -> String {
     format!("mk-{name}")
