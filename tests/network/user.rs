@@ -1,10 +1,12 @@
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::{Stage, children};
-use crate::harness::world::{HOST4, HOST6, OUTSIDE4, OUTSIDE6, Place};
+use crate::harness::world::{HOST4, HOST6, OUTSIDE4, OUTSIDE6, Place, get};
 use crate::harness::{Output, Sandbox, needs};
 use crate::run::{boxed, eventually};
 
@@ -151,6 +153,60 @@ fn published_ports_answer_on_loopback_and_from_outside_and_are_free_after_a_kill
             serving.0.wait().unwrap();
             eventually("the end of the helper", || !below.iter().any(|&pid| runs(pid)));
         }
+    }
+}
+
+/// Whether this machine has a way out: pasta takes its addresses from there.
+fn has_a_way_out() -> bool {
+    let routes = fs_err::read_to_string("/proc/net/route").unwrap_or_default();
+    let there = routes
+        .lines()
+        .any(|route| route.split_whitespace().nth(1) == Some("00000000"));
+    if !there {
+        needs::skipped("a default route");
+    }
+    there
+}
+
+#[test]
+fn a_port_of_the_loopback_leads_to_a_container_of_anybodys_and_is_shown() {
+    let Some(sandbox) = boxed("") else { return };
+    if !has_a_way_out() {
+        return;
+    }
+    let serve = "mkdir -p /srv; echo inside >/srv/index.html; exec httpd -f -h /srv";
+    for helper in helpers() {
+        let options = ["-d", "--name", helper, "-p", "127.0.0.1::80"];
+        let output = with(&sandbox, helper, &options, serve).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{helper}: {said}");
+        let listed = sandbox.mk(["ps"]).ok();
+        let shown = |line: &str| {
+            Some(
+                line.split_once("127.0.0.1:")?
+                    .1
+                    .split_once("->80/tcp")?
+                    .0
+                    .parse()
+                    .ok()?,
+            )
+        };
+        let port: u16 = listed
+            .stdout
+            .lines()
+            .find_map(shown)
+            .unwrap_or_else(|| panic!("{listed}"));
+        assert!(
+            said.contains(&format!("port {port} of the host leads to port 80")),
+            "{said}"
+        );
+        let server = ([127, 0, 0, 1], port).into();
+        let get = || get(server, Duration::from_secs(5));
+        eventually("an answer", || get().is_ok_and(|said| said == "inside"));
+        sandbox.mk(["stop", "--time", "0", helper]).ok();
+        eventually("a closed port", || {
+            get().is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        });
     }
 }
 

@@ -218,8 +218,11 @@ impl Prepared {
 
     /// Returns the ports of the host that lead to it.
     pub fn published(&self) -> &[Published] {
-        let connection = self.connection.as_ref();
-        connection.map(Connection::published).unwrap_or_default()
+        match (&self.connection, &self.uplink) {
+            (Some(connection), _) => connection.published(),
+            (None, Some(uplink)) => &uplink.forwards,
+            (None, None) => &[],
+        }
     }
 
     /// Returns what is mounted.
