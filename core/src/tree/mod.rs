@@ -9,6 +9,7 @@ use crate::path::TreePath;
 
 pub mod accounts;
 pub mod apply;
+pub mod change;
 pub mod diff;
 pub mod encode;
 
