@@ -18,7 +18,7 @@ use crate::net::{self, Member, user};
 use crate::process::idmap::Mapped;
 use crate::process::pool::{self, Taken};
 use crate::process::rlimit::Rlimits;
-use crate::process::{self, Foreign, Prepared, prepare};
+use crate::process::{self, Foreign, Output, Prepared, prepare};
 use crate::recipe::Network;
 use crate::rootfs::attach::{self, Which};
 use crate::rootfs::capture::Notes;
@@ -440,13 +440,23 @@ pub fn run(rootfs: Rootfs, spec: &RunSpec) -> Result<Ended, Error> {
 
 /// Carries `plan` out, which was made of the same `rootfs` and `spec`.
 pub fn carry_out(rootfs: Rootfs, spec: &RunSpec, plan: Plan) -> Result<Ended, Error> {
+    carry_out_telling(rootfs, spec, plan, &mut ())
+}
+
+/// Carries `plan` out; `output` gets what the command prints, where that does not go to files of the caller's.
+pub fn carry_out_telling(
+    rootfs: Rootfs,
+    spec: &RunSpec,
+    plan: Plan,
+    output: &mut dyn Output,
+) -> Result<Ended, Error> {
     let Start { ready, cgroups } = prepare(rootfs, spec, plan)?;
     let cgroups = match &cgroups {
         Some(plan) => Some(Rc::new(cgroup::Groups::new(plan)?)),
         None => None,
     };
     let child = process::spawn(ready.within(cgroups.clone()))?;
-    let ending = child.wait(&mut ())?;
+    let ending = child.wait(output)?;
     let exhausted = cgroups.is_some_and(|groups| groups.out_of_memory());
     Ok(Ended {
         ending,

@@ -79,6 +79,8 @@ pub struct Asked {
     pub limits: Limits,
     /// What it may do.
     pub privileges: privileges::Asked,
+    /// Whether its programs lie at the same addresses each time.
+    pub same_addresses: bool,
 }
 
 /// Whose ids a container has: what its root is on the host.
@@ -224,6 +226,8 @@ pub struct RunSpec {
     pub limits: Limits,
     /// What it may do.
     pub privileges: Privileges,
+    /// Whether its programs lie at the same addresses each time.
+    pub same_addresses: bool,
 }
 
 impl RunSpec {
@@ -267,6 +271,7 @@ impl RunSpec {
             stop_timeout: asked.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
             limits: asked.limits,
             privileges,
+            same_addresses: asked.same_addresses,
         })
     }
 }

@@ -37,6 +37,8 @@ pub struct Program {
     pub(super) ignored: SignalSet,
     pub(super) rlimits: Rlimits,
     pub(super) oom_score: Option<CString>,
+    /// Whether its programs lie at the same addresses each time.
+    pub(super) same_addresses: bool,
 }
 
 impl Program {
@@ -83,6 +85,7 @@ impl Program {
                 Some(score) => Some(c_string("an adjustment", score.to_string())?),
                 None => None,
             },
+            same_addresses: spec.same_addresses,
         })
     }
 
@@ -156,6 +159,9 @@ impl Program {
         process::pass_on_capabilities(ambient).at(Step::Privileges)?;
         if !self.granted.new_privileges {
             process::no_new_privileges().at(Step::Privileges)?;
+        }
+        if self.same_addresses {
+            process::same_addresses().at(Step::Privileges)?;
         }
         process::keep_standard_files_only().at(Step::Standard)?;
         signal::reset(self.ignored).at(Step::Standard)?;

@@ -239,6 +239,18 @@ impl Kept {
         })
     }
 
+    /// Returns another holder of a layer in the store, which stays until both are dropped; `None` of one of the caller's.
+    pub fn share(&self) -> Result<Option<Self>, Error> {
+        let Held::InStore(folder) = &self.held else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            path: self.path.clone(),
+            inode: self.inode,
+            held: Held::InStore(folder.share()?),
+        }))
+    }
+
     /// Returns the folder that holds `upper` and `work`; absolute.
     pub fn path(&self) -> &Path {
         &self.path

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub use attach::Other;
 use kept::Kept;
 
+use crate::digest::Digest;
 use crate::store::{Error, Image, ImageId, Lease, Result, Store};
 
 /// What a run uses besides its image's folders: volumes, other images, a writable layer on a disk.
@@ -66,6 +67,22 @@ impl Rootfs {
             kept: None,
         };
         Ok((rootfs, image))
+    }
+
+    /// Returns the folder of a tree that is laid out, for a run with its own three files of `/etc` while the store is held.
+    pub fn of_tree(store: &Store, tree: &Digest) -> Self {
+        let path = store.rootfs_path(tree);
+        Self {
+            store: store.path().to_owned(),
+            tree: path
+                .strip_prefix(store.path())
+                .map(Path::to_owned)
+                .unwrap_or(path),
+            conf: PathBuf::new(),
+            lease: None,
+            others: Vec::new(),
+            kept: None,
+        }
     }
 
     /// Returns the locks that keep what the run uses, for a container, which holds them as long as it runs.

@@ -39,6 +39,15 @@ impl ScratchFolder {
         }
     }
 
+    /// Returns another holder of the same folder, which stays until both are dropped.
+    pub fn share(&self) -> Result<Self> {
+        Ok(Self {
+            store: self.store.open_dir(".")?,
+            name: self.name.clone(),
+            dir: Some(self.dir().share()?),
+        })
+    }
+
     /// Returns its path, relative to the store.
     pub fn path(&self) -> &Path {
         Path::new(&self.name)
@@ -79,7 +88,10 @@ mod tests {
         one.dir().make_dir("upper", 0o700).unwrap();
         let other = store.scratch_folder().unwrap();
         assert!(path.join("upper").is_dir(), "it was in use");
+        let both = one.share().unwrap();
         drop(one);
+        assert!(path.exists(), "there is another holder");
+        drop(both);
         assert!(!path.exists());
         // As it is where another process goes on with it, and then dies.
         let left = store.path().join(other.path());

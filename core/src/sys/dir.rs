@@ -25,6 +25,13 @@ impl Dir {
             .map_err(|errno| SysError::new(errno, format_args!("open({path:?}, O_DIRECTORY)")))
     }
 
+    /// Returns another handle on the same opening: locks on it belong to both (flock(2)).
+    pub fn share(&self) -> Result<Self, SysError> {
+        rustix::io::fcntl_dupfd_cloexec(&self.0, 3)
+            .map(Self)
+            .map_err(|errno| SysError::new(errno, "fcntl(F_DUPFD_CLOEXEC)"))
+    }
+
     /// Opens the folder at `path` on the host; what the last name of it says must be a folder itself, and no symlink.
     pub fn open_itself(path: &Path) -> Result<Self, SysError> {
         // A slash at the end would have a link followed all the same (path_resolution(7)).

@@ -56,6 +56,18 @@ pub fn hide_memory() -> Result<(), SysError> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).call("prctl(PR_SET_DUMPABLE)")
 }
 
+/// Has the programs that this process executes lie at the same addresses each time (personality(2)).
+pub fn same_addresses() -> Result<(), SysError> {
+    // SAFETY: takes a number, and changes nothing but how later programs are laid out.
+    match unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) } {
+        -1 => Err(SysError::new(
+            Errno::from_raw_os_error(nix::errno::Errno::last_raw()),
+            "personality(ADDR_NO_RANDOMIZE)",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Lets no program that this process executes have more privileges than it has.
 pub fn no_new_privileges() -> Result<(), SysError> {
     rustix::thread::set_no_new_privs(true).call("prctl(PR_SET_NO_NEW_PRIVS)")
