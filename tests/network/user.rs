@@ -182,14 +182,8 @@ fn a_port_of_the_loopback_leads_to_a_container_of_anybodys_and_is_shown() {
         assert!(output.status.success(), "{helper}: {said}");
         let listed = sandbox.mk(["ps"]).ok();
         let shown = |line: &str| {
-            Some(
-                line.split_once("127.0.0.1:")?
-                    .1
-                    .split_once("->80/tcp")?
-                    .0
-                    .parse()
-                    .ok()?,
-            )
+            let (_, behind) = line.split_once("127.0.0.1:")?;
+            behind.split_once("->80/tcp")?.0.parse().ok()
         };
         let port: u16 = listed
             .stdout
