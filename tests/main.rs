@@ -21,6 +21,9 @@ mod archives;
 /// Recipes that become images: what verbs do, what is done again and what is not.
 mod build;
 
+/// Commands that make a part of an image.
+mod commands;
+
 /// One recipe, one digest, in whatever surroundings.
 mod reproduce;
 

@@ -11,6 +11,7 @@ use mk_core::watch::{Event, Watch};
 use serde_json::{Value, json};
 
 use crate::args::{ProgressMode, TalkArgs};
+use crate::report::harmless;
 use crate::ui::{self, Tone, Ui};
 
 /// Work that is over before this shows no bars at all.
@@ -73,6 +74,11 @@ impl Progress {
             style,
             state: Mutex::default(),
         }
+    }
+
+    /// Whether nobody is told of what goes on.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self.style, Style::Nothing)
     }
 
     /// Writes a line that stays, above the bars where there are any.
@@ -158,6 +164,10 @@ impl Progress {
                     }
                 }
             }
+            Event::StepPrinted { index, line } => {
+                let line = harmless(line);
+                self.line(format_args!("[{index}/{}] {line}", state.count));
+            }
             Event::StepFinished { index, label, cached } => {
                 let Some(step) = state.step.take() else { return };
                 let (files, bytes) = (step.files, step.bytes);
@@ -188,9 +198,10 @@ impl Watch for Progress {
             | Event::Fetched { .. }
             | Event::FetchRetried { .. }
             | Event::FetchFinished { .. } => self.fetch(&event),
-            Event::StepStarted { .. } | Event::StepProgress { .. } | Event::StepFinished { .. } => {
-                self.step(&event)
-            }
+            Event::StepStarted { .. }
+            | Event::StepProgress { .. }
+            | Event::StepPrinted { .. }
+            | Event::StepFinished { .. } => self.step(&event),
             Event::Checkout { files } => {
                 let message = format!("laying out {}", ui::counted(files, "file"));
                 let mut state = self.state();
@@ -298,6 +309,7 @@ fn as_json(event: &Event<'_>) -> Value {
         Event::StepProgress { index, files, bytes } => {
             json!({"event": "step-progress", "index": index, "files": files, "bytes": bytes})
         }
+        Event::StepPrinted { index, line } => json!({"event": "step-printed", "index": index, "line": line}),
         Event::StepFinished { index, label, cached } => {
             json!({"event": "step-finished", "index": index, "label": label, "cached": cached})
         }

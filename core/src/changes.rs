@@ -239,7 +239,7 @@ fn known(change: Change<&File>, layer: &Layer<'_>, format: &Format) -> Result<Ch
 }
 
 /// Returns `meta`, in which what says no more than that this store holds less than the tree is as in the tree.
-fn as_in_tree(mut meta: Meta, below: &Tree, path: &TreePath, format: &Format) -> Meta {
+pub(crate) fn as_in_tree(mut meta: Meta, below: &Tree, path: &TreePath, format: &Format) -> Meta {
     let Some(was) = below.get(path).map(|node| &node.meta) else {
         return meta;
     };

@@ -76,11 +76,11 @@ pub mod usage;
 /// A container + its image → what the container changed.
 pub mod changes;
 
-/// Recipe → image: the first of the two journeys.
-pub mod assemble;
-
-/// Image + RunSpec → exit status: the second.
+/// Image + RunSpec → exit status: the second of the two journeys, and a step of the first.
 pub mod enter;
+
+/// Recipe → image: the first.
+pub mod assemble;
 
 /// What this kernel, this user and this machine can do.
 pub mod doctor;

@@ -53,6 +53,13 @@ pub enum Event<'a> {
         /// Bytes so far.
         bytes: u64,
     },
+    /// The command of a `run` step has printed a line.
+    StepPrinted {
+        /// Which one, from 1.
+        index: usize,
+        /// The line, without its end; what is no UTF-8 in it is replaced.
+        line: &'a str,
+    },
     /// A step has its result.
     StepFinished {
         /// Which one, from 1.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use mk_core::assemble::pin::{self, Policy};
-use mk_core::assemble::{self, Built, Request};
+use mk_core::assemble::{self, Built, Request, RunError, StepError};
 use mk_core::fetch;
 use mk_core::plan::lock::Lock;
 use mk_core::recipe::{self, Recipe};
@@ -144,6 +144,8 @@ struct Order {
     name: String,
     /// What the recipe is called in messages.
     place: String,
+    /// What it says.
+    text: String,
     folder: PathBuf,
     lock_file: Option<PathBuf>,
     policy: Policy,
@@ -179,6 +181,7 @@ impl Order {
             lock,
             name: name.to_owned(),
             place: found.place.clone(),
+            text: texts.recipe,
             folder: texts.folder,
             lock_file: texts.lock_file,
             policy,
@@ -186,7 +189,7 @@ impl Order {
         })
     }
 
-    fn carry_out(&self, settings: &Settings, store: &Store, watch: &dyn Watch) -> Result<Built, Failure> {
+    fn carry_out(&self, settings: &Settings, store: &Store, watch: &Progress) -> Result<Built, Failure> {
         let pinned = self.pin(settings, store, watch)?;
         let request = Request {
             recipe: &self.recipe,
@@ -198,7 +201,29 @@ impl Order {
             fetch: &self.fetch(settings),
             limits: &Limits::default(),
         };
-        Ok(assemble::assemble(request, store, watch)?)
+        assemble::assemble(request, store, watch).map_err(|error| self.not_built(error, watch.is_silent()))
+    }
+
+    /// Says of a command that failed where it stands in the recipe, and, where nobody has seen it, what it printed last.
+    fn not_built(&self, error: assemble::Error, unseen: bool) -> Failure {
+        let assemble::Error::Step { index, source, .. } = &error else {
+            return error.into();
+        };
+        let StepError::Run(failed @ RunError::Command { last, .. }) = &**source else {
+            return error.into();
+        };
+        let start = self.recipe.steps.get(index - 1).map_or(0, |step| step.span.start);
+        let before = self.text.get(..start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let mut why = failed.to_string();
+        if unseen && !last.is_empty() {
+            why.push_str("; the last that it printed:");
+            last.iter().for_each(|line| why.push_str(&format!("\n  {line}")));
+        }
+        Failing::new(error.to_string())
+            .because(why)
+            .hint(format!("the step begins in line {line} of `{}`", self.place))
+            .into()
     }
 
     /// Completes the lock and writes it where it changed.

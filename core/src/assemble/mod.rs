@@ -21,6 +21,7 @@ use crate::watch::{Event, Watch};
 
 mod perform;
 pub mod pin;
+mod run;
 mod sources;
 
 use perform::{Perform, Performing};
@@ -95,6 +96,7 @@ pub enum Error {
 }
 
 pub use perform::Error as StepError;
+pub use run::Error as RunError;
 
 /// Builds the image of a recipe whose every source has a pin (see [`pin::pin`]) and gives it its name.
 ///

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::run::{self, Run};
 use crate::digest::{Digest, HashReader};
 use crate::entry::{Content, Entry, Kind};
 use crate::fetch;
@@ -88,6 +89,9 @@ pub enum Error {
         /// What it is.
         found: String,
     },
+    /// A command did not do its part.
+    #[error(transparent)]
+    Run(#[from] run::Error),
     /// A file of the store cannot be read.
     #[error("cannot read `{path}` of the image")]
     Read {
@@ -227,6 +231,15 @@ impl<'a> Performing<'a> {
             }
             Verb::Remove { patterns } => _ = tree.remove(patterns)?,
             Verb::User(user) => self.add_user(&stage, perform, user, tree)?,
+            Verb::Run(script) => {
+                let run = Run {
+                    store: self.store,
+                    watch: self.watch,
+                    index: perform.index,
+                    epoch: perform.epoch,
+                };
+                *tree = run.carry_out(script, tree, &stage)?;
+            }
         }
         for stage in early.into_iter().chain([stage]) {
             stage.commit()?;

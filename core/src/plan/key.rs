@@ -3,7 +3,7 @@
 
 use super::PlannedStep;
 use crate::digest::{Digest, Hasher};
-use crate::recipe::{Owner, Select, Verb};
+use crate::recipe::{Owner, Select, Verb, Words};
 
 /// Changes whenever the same ingredients would give another tree than before.
 const FORMAT: &str = "1";
@@ -65,6 +65,19 @@ pub fn ingredients(step: &PlannedStep, arch: &str) -> Ingredients {
             list.add("shell", &user.shell);
             list.add("gecos", &user.gecos);
             user.groups.iter().for_each(|group| list.add("group", group));
+        }
+        Verb::Run(script) => {
+            list.add("verb", "run");
+            match &script.words {
+                Words::Shell(text) => list.add("shell", Digest::of(text.as_bytes())),
+                Words::Program(words) => words.iter().for_each(|word| list.add("word", word)),
+            }
+            script
+                .env
+                .iter()
+                .for_each(|(name, value)| list.add("env", format!("{name}={value}")));
+            list.add("workdir", script.workdir.as_deref().unwrap_or("/"));
+            list.add("user", script.user.as_deref().unwrap_or("0"));
         }
     }
     list.select(&step.select);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::lock::{DebKey, Lock};
 use super::{Origin, Pinned, Plan, PlannedStep};
 use crate::digest::Digest;
-use crate::recipe::{Location, Recipe, Select, Source, Verb};
+use crate::recipe::{Location, Recipe, Select, Source, Verb, Words};
 
 /// What is outside of recipe and lock, as it was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -286,6 +286,23 @@ fn label(verb: &Verb) -> String {
             patterns.len(),
         ),
         Verb::User(user) => format!("user {}", user.name),
+        Verb::Run(script) => format!("run {}", in_short(&script.words)),
+    }
+}
+
+/// Returns the first line of a command, and not much of it.
+fn in_short(words: &Words) -> String {
+    const LONGEST: usize = 60;
+    let text = match words {
+        Words::Shell(text) => text.clone(),
+        Words::Program(words) => words.join(" "),
+    };
+    let mut lines = text.trim().lines();
+    let line = lines.next().unwrap_or_default().trim_end();
+    let cut: String = line.chars().take(LONGEST).collect();
+    match cut.len() < line.len() || lines.next().is_some() {
+        true => format!("{cut} …"),
+        false => cut,
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) enum Shape {
     List(Text),
     /// A text, or a list of them.
     OneOrList(Text),
+    /// A text, or a list of them in which one may stand twice.
+    Command(Text),
     /// A whole number from 0 to `most`.
     Number { most: i64 },
     /// A table from a name to a text.
@@ -121,6 +123,7 @@ const NETWORK: Text = matching(
     "one of \"none\", \"host\", \"bridge\", \"bridge:NAME\", \"private\", \"private:NAME\", \"user\"",
     "none|host|user|(bridge|private)(:[a-z0-9][a-z0-9._-]{0,14})?",
 );
+const SCRIPT: Text = text("what a shell is to read, in quotes");
 const WHO: Text = text("a user, such as \"app\", \"1000\" or \"1000:1000\"");
 
 const INTO: Key = may(
@@ -362,6 +365,30 @@ pub(super) static VERBS: &[VerbKeys] = &[
                 "groups",
                 Shape::OneOrList(USER_NAME),
                 "Further groups, which must be in the image's /etc/group.",
+            ),
+        ],
+    },
+    VerbKeys {
+        verb: need(
+            "run",
+            Shape::Command(SCRIPT),
+            "Runs a command in the tree so far, isolated and without a network: a text for /bin/sh, or program and arguments.",
+        ),
+        others: &[
+            may(
+                "env",
+                Shape::Texts(ANY),
+                "Environment variables, by name, besides those that each step finds.",
+            ),
+            may(
+                "workdir",
+                Shape::Text(PATH),
+                "Working directory; \"/\" unless given.",
+            ),
+            may(
+                "user",
+                Shape::Text(WHO),
+                "Who runs it: `name`, `uid`, `name:group` or `uid:gid`; root unless given.",
             ),
         ],
     },

@@ -111,6 +111,40 @@ pub enum Verb {
     },
     /// Adds a user and a group of the same name to passwd, group and shadow, as data.
     User(User),
+    /// Runs a program of the tree so far in it, isolated and without a network.
+    Run(Script),
+}
+
+/// What a `run` step executes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Script {
+    /// What the shell of the tree reads, or program and arguments.
+    pub words: Words,
+    /// Environment, by name, besides what every step finds.
+    pub env: BTreeMap<String, String>,
+    /// Working directory, absolute; `None`: `/`.
+    pub workdir: Option<String>,
+    /// Who runs it: `name`, `uid`, `name:group` or `uid:gid`; `None`: root.
+    pub user: Option<String>,
+}
+
+/// How a command is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Words {
+    /// A text for `/bin/sh`, which ends at the first command that fails.
+    Shell(String),
+    /// Program and arguments; no shell reads them.
+    Program(Vec<String>),
+}
+
+impl Words {
+    /// Returns program and arguments.
+    pub fn command(&self) -> Vec<String> {
+        match self {
+            Self::Shell(text) => vec!["/bin/sh".into(), "-ec".into(), text.clone()],
+            Self::Program(words) => words.clone(),
+        }
+    }
 }
 
 /// Where the bytes of an archive come from.

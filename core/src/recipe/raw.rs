@@ -295,6 +295,11 @@ impl<'r> Value<'r> {
             .map(|list| list.into_iter().map(|(item, _)| item).collect())
     }
 
+    /// Whether it is a single text.
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.it.get_ref(), DeValue::String(_))
+    }
+
     /// Reads a list of texts in which nothing may stand twice.
     pub(super) fn set<T: PartialEq>(self, check: impl Fn(&str) -> Result<T, Wrong>) -> Option<Vec<T>> {
         let list = self.list_of(self.it, &check)?;
@@ -504,6 +509,7 @@ impl<'r> Value<'r> {
             Shape::Text(text) => text.expected.to_owned(),
             Shape::List(text) => list(text),
             Shape::OneOrList(text) => format!("{}, or a list of such", text.expected),
+            Shape::Command(text) => format!("{}, or a list of program and arguments", text.expected),
             Shape::Number { most } => format!("a whole number from 0 to {most}"),
             Shape::Texts(_) => "a table from names to texts in quotes".to_owned(),
             Shape::Lists(_) => "a table from names to lists of texts".to_owned(),

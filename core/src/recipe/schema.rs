@@ -56,6 +56,9 @@ fn shape(shape: &Shape) -> Map<String, Value> {
                 { "type": "array", "minItems": 1, "uniqueItems": true, "items": string(text) },
             ],
         }),
+        Shape::Command(text) => json!({
+            "anyOf": [string(text), { "type": "array", "minItems": 1, "items": string(text) }],
+        }),
         Shape::Number { most } => json!({ "type": "integer", "minimum": 0, "maximum": most }),
         Shape::Texts(text) => json!({ "type": "object", "additionalProperties": string(text) }),
         Shape::Lists(text) => json!({

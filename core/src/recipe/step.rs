@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::keys::{self, Key, VERBS, VerbKeys};
 use super::raw::{Raw, Section, alternatives, quoted};
-use super::{Owner, Select, Source, Step, User, Verb, check};
+use super::{Owner, Script, Select, Source, Step, User, Verb, Words, check};
 
 /// Reads the step whose header is at `header`; `None`: mistakes were noted.
 pub(super) fn step<'r>(raw: &'r Raw<'r>, header: Range<usize>, table: &'r DeTable<'r>) -> Option<Step> {
@@ -31,6 +31,13 @@ fn verb_of<'r>(raw: &Raw<'_>, header: &Range<usize>, table: &'r DeTable<'r>) -> 
             Some((key.span(), verb))
         })
         .collect();
+    // Beside one verb, the name of another may be a key: a command is run by a `user`.
+    let beside: Vec<&str> = present
+        .iter()
+        .flat_map(|(_, verb)| verb.others)
+        .map(|key| key.name)
+        .collect();
+    present.retain(|(_, verb)| !beside.contains(&verb.verb.name));
     present.sort_by_key(|(span, _)| span.start);
     match present.as_slice() {
         [] => note_no_verb(raw, header, table),
@@ -60,18 +67,6 @@ fn note_no_verb(raw: &Raw<'_>, header: &Range<usize>, table: &DeTable<'_>) {
     };
     for key in table.keys() {
         let name: &str = key.get_ref();
-        if name == "run" {
-            let what = "`run` steps are not in this version of mk";
-            return raw.note(
-                key.span(),
-                what,
-                expected(),
-                Some(
-                    "what a program would make can be built elsewhere, and laid with `unpack` or `copy`"
-                        .to_owned(),
-                ),
-            );
-        }
         if name == "from" {
             return note_from(raw, key.span());
         }
@@ -112,6 +107,7 @@ fn read(verb: &str, step: &Section<'_>) -> Option<Verb> {
         "dir" => dir(step),
         "remove" => remove(step),
         "user" => user(step),
+        "run" => run(step),
         _ => None,
     }
 }
@@ -245,6 +241,31 @@ fn user(step: &Section<'_>) -> Option<Verb> {
         shell: shell?.unwrap_or_else(|| "/bin/sh".to_owned()),
         gecos: gecos?.unwrap_or_default(),
         groups: groups?.unwrap_or_default(),
+    }))
+}
+
+fn run(step: &Section<'_>) -> Option<Verb> {
+    let words = step.required("run", |value| {
+        let (raw, span, is_text) = (value.raw(), value.span(), value.is_text());
+        let mut words = value.list(check::no_nul)?;
+        if words.first().is_some_and(|first| first.trim().is_empty()) {
+            let what = "`run` begins with an empty text";
+            raw.note(span, what, Some("a command".to_owned()), None);
+            return None;
+        }
+        Some(match is_text {
+            true => Words::Shell(words.swap_remove(0)),
+            false => Words::Program(words),
+        })
+    });
+    let env = step.optional("env", |value| value.texts(check::variable, check::no_nul));
+    let workdir = step.optional("workdir", |value| value.text(check::path_text));
+    let user = step.optional("user", |value| value.text(check::who));
+    Some(Verb::Run(Script {
+        words: words?,
+        env: env?.unwrap_or_default(),
+        workdir: workdir?,
+        user: user?,
     }))
 }
 

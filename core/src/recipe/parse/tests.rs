@@ -319,7 +319,12 @@ const STEPS: &[(&str, &str, &[&str])] = &[
     ("cpoy = 'a'\ninto = '/b'", "cpoy", &["`cpoy` is not a verb", "did you mean `copy`?"]),
     ("mkdir = '/a'", "mkdir", &["did you mean `dir`?"]),
     ("write = '/a'\ntext = ''\ncopy = 'b'", "copy", &["`copy` is a second verb beside `write`", "begin another"]),
-    ("run = 'true'", "run", &["`run` steps are not in this version"]),
+    ("run = ' '", "' '", &["`run` begins with an empty text", "a command"]),
+    ("run = ['']", "['']", &["`run` begins with an empty text"]),
+    ("run = []", "[]", &["the list of `run` is empty"]),
+    ("run = 'a'\nto = 'b'", "to", &["`to`"]),
+    ("run = 'a'\nenv = { 'A=B' = 'c' }", "'A=B'", &["`A=B`"]),
+    ("run = 'a'\nworkdir = 'b'", "'b'", &["`b`"]),
     ("from = 'debian'", "from", &["`from`", "not in this version", "`unpack`"]),
     // Keys
     ("write = '/a'\ntxt = 'x'\ntext = ''", "txt", &["`txt` is not a key of `write`", "did you mean `text`?"]),
