@@ -78,6 +78,17 @@ echo gone >/tmp/t; echo gone >/run/r; echo gone >/dev/shm/s; touch -c /etc
 }
 
 #[test]
+fn whoever_builds_gets_the_same_digest() {
+    let Some(sandbox) = sandbox() else { return };
+    let recipe = "[[step]]\nrun = 'date >/tmp/now; mkdir /usr/local; busybox --install -s /usr/local; echo $HOSTNAME >>/etc/motd; rm -r /var/spool'\n";
+    build(&sandbox, recipe).ok();
+    assert_eq!(
+        sandbox.build("app.toml").tree,
+        "771ede83565af0abfbc358d34667ae1336eb8ba50e59dd14d18b32e0f29bc0ba"
+    );
+}
+
+#[test]
 fn a_command_finds_the_same_whoever_builds_it_and_nothing_of_the_machine() {
     let Some(sandbox) = sandbox() else { return };
     let recipe = r#"
