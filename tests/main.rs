@@ -21,6 +21,9 @@ mod archives;
 /// Recipes that become images: what verbs do, what is done again and what is not.
 mod build;
 
+/// Recipes that start from others, or take something from them.
+mod family;
+
 /// Commands that make a part of an image.
 mod commands;
 

@@ -125,7 +125,8 @@ fn of_assembly(error: &assemble::Error) -> Option<String> {
         assemble::Error::Fetch(error) => of_fetch(error),
         assemble::Error::Store(error) => of_store(error),
         assemble::Error::LockWouldChange { .. } => Some("`mk lock RECIPE` pins what is missing".into()),
-        assemble::Error::Step { source, .. } => match &**source {
+        assemble::Error::NoBase { .. } => None,
+        assemble::Error::Step { source, .. } | assemble::Error::Start(source) => match &**source {
             assemble::StepError::Fetch(error) => of_fetch(error),
             assemble::StepError::Store(error) => of_store(error),
             _ => None,

@@ -45,10 +45,18 @@ struct Bars {
 /// What is known of work that is under way.
 #[derive(Debug, Default)]
 struct State {
-    /// Number of steps.
-    count: usize,
-    step: Option<Running>,
+    /// The recipes with a step under way or behind them; the one that everything is for has no name here.
+    recipes: BTreeMap<String, Stepping>,
     fetches: BTreeMap<String, Running>,
+}
+
+/// The steps of one recipe.
+#[derive(Debug, Default)]
+struct Stepping {
+    /// How many there are.
+    count: usize,
+    /// The one that is under way.
+    now: Option<Running>,
 }
 
 #[derive(Debug)]
@@ -146,18 +154,24 @@ impl Progress {
         }
     }
 
-    fn step(&self, event: &Event<'_>) {
+    /// Draws what happens to the steps of `recipe`.
+    fn step(&self, recipe: &str, event: &Event<'_>) {
         let mut state = self.state();
+        let stepping = state.recipes.entry(recipe.to_owned()).or_default();
+        let before = match recipe {
+            "" => String::new(),
+            _ => format!("{recipe} "),
+        };
         match *event {
             Event::StepStarted { index, count, label } => {
-                state.count = count;
-                state.step = Some(self.running(None, format!("[{index}/{count}] {label}")));
+                stepping.count = count;
+                stepping.now = Some(self.running(None, format!("{before}[{index}/{count}] {label}")));
                 if matches!(self.style, Style::Lines) {
-                    self.line(format_args!("[{index}/{count}] {label}"));
+                    self.line(format_args!("{before}[{index}/{count}] {label}"));
                 }
             }
             Event::StepProgress { files, bytes, .. } => {
-                if let Some(step) = &mut state.step {
+                if let Some(step) = &mut stepping.now {
                     (step.files, step.bytes) = (files, bytes);
                     if let Some(bar) = &step.bar {
                         bar.set_prefix(format!("{}, {}", ui::counted(files, "file"), ui::bytes(bytes)));
@@ -166,10 +180,12 @@ impl Progress {
             }
             Event::StepPrinted { index, line } => {
                 let line = harmless(line);
-                self.line(format_args!("[{index}/{}] {line}", state.count));
+                self.line(format_args!("{before}[{index}/{}] {line}", stepping.count));
             }
             Event::StepFinished { index, label, cached } => {
-                let Some(step) = state.step.take() else { return };
+                let Some(step) = stepping.now.take() else {
+                    return;
+                };
                 let (files, bytes) = (step.files, step.bytes);
                 let time = step.finish();
                 if matches!(self.style, Style::Bars(_)) && !cached {
@@ -180,10 +196,43 @@ impl Progress {
                     let rest = self
                         .ui
                         .paint(Tone::Faint, format_args!("({amount}{})", ui::duration(time)));
-                    self.line(format_args!("[{index}/{}] {label} {rest}", state.count));
+                    self.line(format_args!(
+                        "{before}[{index}/{}] {label} {rest}",
+                        stepping.count
+                    ));
+                }
+            }
+            Event::Checkout { files } => {
+                let message = format!("{before}laying out {}", ui::counted(files, "file"));
+                if let Some(step) = stepping.now.replace(self.running(None, message)) {
+                    step.finish();
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Draws what happens to `recipe`.
+    fn draw(&self, recipe: &str, event: &Event<'_>) {
+        match event {
+            Event::FetchStarted { .. }
+            | Event::Fetched { .. }
+            | Event::FetchRetried { .. }
+            | Event::FetchFinished { .. } => self.fetch(event),
+            Event::StepStarted { .. }
+            | Event::StepProgress { .. }
+            | Event::StepPrinted { .. }
+            | Event::StepFinished { .. }
+            | Event::Checkout { .. } => self.step(recipe, event),
+            Event::Waiting { on } => self.line(format_args!("waiting for {on}")),
+            Event::LockWritten { path, changed } => {
+                self.line(format_args!(
+                    "wrote {path}: {}",
+                    ui::counted(*changed as u64, "new or changed pin")
+                ));
+            }
+            Event::In { recipe, event } => self.draw(recipe, event),
+            Event::Note { text } => self.line(format_args!("{} {text}", self.ui.paint(Tone::Note, "note:"))),
         }
     }
 }
@@ -193,41 +242,17 @@ impl Watch for Progress {
         if let Style::Json = self.style {
             return self.ui.say(as_json(&event));
         }
-        match event {
-            Event::FetchStarted { .. }
-            | Event::Fetched { .. }
-            | Event::FetchRetried { .. }
-            | Event::FetchFinished { .. } => self.fetch(&event),
-            Event::StepStarted { .. }
-            | Event::StepProgress { .. }
-            | Event::StepPrinted { .. }
-            | Event::StepFinished { .. } => self.step(&event),
-            Event::Checkout { files } => {
-                let message = format!("laying out {}", ui::counted(files, "file"));
-                let mut state = self.state();
-                if let Some(step) = state.step.take() {
-                    step.finish();
-                }
-                state.step = Some(self.running(None, message));
-            }
-            Event::Waiting { on } => self.line(format_args!("waiting for {on}")),
-            Event::LockWritten { path, changed } => {
-                self.line(format_args!(
-                    "wrote {path}: {}",
-                    ui::counted(changed as u64, "new or changed pin")
-                ));
-            }
-            Event::Note { text } => self.line(format_args!("{} {text}", self.ui.paint(Tone::Note, "note:"))),
-        }
+        self.draw("", &event);
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         let mut state = self.state();
+        let steps = std::mem::take(&mut state.recipes).into_values();
         let running = std::mem::take(&mut state.fetches)
             .into_values()
-            .chain(state.step.take());
+            .chain(steps.filter_map(|stepping| stepping.now));
         running.for_each(|running| {
             running.finish();
         });
@@ -317,6 +342,11 @@ fn as_json(event: &Event<'_>) -> Value {
         Event::Waiting { on } => json!({"event": "waiting", "on": on}),
         Event::LockWritten { path, changed } => {
             json!({"event": "lock-written", "path": path, "changed": changed})
+        }
+        Event::In { recipe, event } => {
+            let mut line = as_json(event);
+            line["recipe"] = json!(recipe);
+            line
         }
         Event::Note { text } => json!({"event": "note", "text": text}),
     }

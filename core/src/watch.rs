@@ -86,6 +86,13 @@ pub enum Event<'a> {
         /// Number of pins that are new or changed.
         changed: usize,
     },
+    /// Something that happens to another recipe than the one that everything is for.
+    In {
+        /// What that recipe is called.
+        recipe: &'a str,
+        /// What happens.
+        event: &'a Event<'a>,
+    },
     /// Something worth knowing that stops nothing.
     Note {
         /// A lower-case fragment.

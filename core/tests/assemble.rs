@@ -1,10 +1,12 @@
 //! Recipe → image, as a library: which steps are done again, which times files get, what is kept after a failure.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use mk_core::assemble::{self, Built, Error, Request, pin};
+use mk_core::assemble::graph::{self, Node};
+use mk_core::assemble::{Built, Error, Request, pin};
 use mk_core::digest::Digest;
 use mk_core::fetch;
 use mk_core::path::TreePath;
@@ -64,6 +66,7 @@ impl Place {
         let steps = verbs.into_iter().map(|verb| Step { verb, span: 0..0 }).collect();
         let recipe = Recipe {
             description: None,
+            parent: None,
             epoch: None,
             steps,
             conf: Conf::default(),
@@ -91,7 +94,11 @@ impl Place {
             fetch: &settings,
             limits: &Limits::default(),
         };
-        let built = assemble::assemble(request, &store, &done)?;
+        let node = Node {
+            request,
+            bases: BTreeMap::new(),
+        };
+        let built = graph::assemble(&[node], &store, &done).map_err(|failed| failed.error)?;
         Ok((built, done.0.into_inner().unwrap()))
     }
 
@@ -323,6 +330,7 @@ fn a_pin_that_is_not_wanted_now_stays_until_all_are_renewed() {
     };
     let recipe = Recipe {
         description: None,
+        parent: None,
         epoch: None,
         steps: vec![],
         conf: Conf::default(),

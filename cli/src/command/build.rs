@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use mk_core::assemble::pin::{self, Policy};
-use mk_core::assemble::{self, Built, Request, RunError, StepError};
+use mk_core::assemble::{self, Built, RunError, StepError};
 use mk_core::fetch;
 use mk_core::plan::lock::Lock;
 use mk_core::recipe::{self, Recipe};
 use mk_core::store::Store;
 use mk_core::store::image::check_name;
-use mk_core::unpack::Limits;
 use mk_core::watch::{Event, Watch};
 use serde_json::json;
 
 use super::export::Draft;
+use super::family::Family;
 use super::{Context, find};
 use crate::args::{self, SourceArgs, TalkArgs};
 use crate::hints;
@@ -34,11 +34,12 @@ pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure>
         (_, true) => Policy::Renew,
         _ => Policy::Complete,
     };
-    let order = Order::read(&found, &args.source, args.name.as_deref(), policy)?;
+    let family = Family::read(found, &args.source, args.name.as_deref(), policy)?;
+    let order = family.order();
     let store = context.store(&settings)?;
     let built = {
         let progress = Progress::new(context.ui, args.talk);
-        order.carry_out(&settings, &store, &progress)?
+        family.carry_out(&settings, &store, &progress)?
     };
     if args.json {
         ui::data(ui::pretty(&json!({
@@ -88,9 +89,9 @@ pub(super) fn on_the_way(
     store: &Store,
     context: &Context,
 ) -> Result<Built, Failure> {
-    let order = Order::read(found, &SourceArgs::default(), None, Policy::Complete)?;
+    let family = Family::read(found.clone(), &SourceArgs::default(), None, Policy::Complete)?;
     let progress = Progress::new(context.ui, TalkArgs::default());
-    order.carry_out(settings, store, &progress)
+    family.carry_out(settings, store, &progress)
 }
 
 /// Pins what `mk lock` names.
@@ -138,22 +139,24 @@ fn flags<'a>(source: &'a SourceArgs, store: Option<&'a Path>) -> Flags<'a> {
 }
 
 /// A recipe that has been read, and what to do with it.
-struct Order {
-    recipe: Recipe,
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) recipe: Recipe,
     lock: Lock,
-    name: String,
+    pub(super) name: String,
     /// What the recipe is called in messages.
-    place: String,
+    pub(super) place: String,
     /// What it says.
-    text: String,
-    folder: PathBuf,
+    pub(super) text: String,
+    pub(super) folder: PathBuf,
     lock_file: Option<PathBuf>,
-    policy: Policy,
-    insecure_index: bool,
+    pub(super) policy: Policy,
+    /// How its sources are to be had.
+    pub(super) source: SourceArgs,
 }
 
 impl Order {
-    fn read(
+    pub(super) fn read(
         found: &find::Recipe,
         args: &SourceArgs,
         name: Option<&str>,
@@ -185,27 +188,12 @@ impl Order {
             folder: texts.folder,
             lock_file: texts.lock_file,
             policy,
-            insecure_index: args.insecure_index,
+            source: args.clone(),
         })
     }
 
-    fn carry_out(&self, settings: &Settings, store: &Store, watch: &Progress) -> Result<Built, Failure> {
-        let pinned = self.pin(settings, store, watch)?;
-        let request = Request {
-            recipe: &self.recipe,
-            folder: &self.folder,
-            lock: &pinned.lock,
-            name: &self.name,
-            arch: architecture(),
-            epoch: settings.epoch,
-            fetch: &self.fetch(settings),
-            limits: &Limits::default(),
-        };
-        assemble::assemble(request, store, watch).map_err(|error| self.not_built(error, watch.is_silent()))
-    }
-
     /// Says of a command that failed where it stands in the recipe, and, where nobody has seen it, what it printed last.
-    fn not_built(&self, error: assemble::Error, unseen: bool) -> Failure {
+    pub(super) fn not_built(&self, error: assemble::Error, unseen: bool) -> Failure {
         let assemble::Error::Step { index, source, .. } = &error else {
             return error.into();
         };
@@ -227,7 +215,12 @@ impl Order {
     }
 
     /// Completes the lock and writes it where it changed.
-    fn pin(&self, settings: &Settings, store: &Store, watch: &dyn Watch) -> Result<pin::Pinned, Failure> {
+    pub(super) fn pin(
+        &self,
+        settings: &Settings,
+        store: &Store,
+        watch: &dyn Watch,
+    ) -> Result<pin::Pinned, Failure> {
         let fetch = self.fetch(settings);
         let pinned = pin::pin(&self.recipe, &self.lock, self.policy, &fetch, store, watch)
             .map_err(|error| self.not_pinned(error))?;
@@ -268,11 +261,11 @@ impl Order {
             .into()
     }
 
-    fn fetch(&self, settings: &Settings) -> fetch::Settings {
+    pub(super) fn fetch(&self, settings: &Settings) -> fetch::Settings {
         let mut fetch = fetch::Settings::new(SystemTime::now());
         fetch.source_dirs.clone_from(&settings.source_dirs);
         fetch.mirror.clone_from(&settings.mirror);
-        fetch.insecure_index = self.insecure_index;
+        fetch.insecure_index = self.source.insecure_index;
         fetch.proxies = fetch::Proxies {
             http: settings.proxies.http.clone(),
             https: settings.proxies.https.clone(),
@@ -343,7 +336,7 @@ fn write_lock(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Returns Debian's name of the architecture that this mk was made for.
-fn architecture() -> &'static str {
+pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

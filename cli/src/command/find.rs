@@ -54,7 +54,7 @@ pub(crate) fn closest(text: &str, names: impl IntoIterator<Item = String>) -> Op
 }
 
 /// A recipe that has been found but not read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Recipe {
     /// What it is called in messages: its path as typed, or its name.
     pub(super) place: String,
@@ -63,7 +63,7 @@ pub(super) struct Recipe {
     source: Source,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Source {
     File(PathBuf),
     Shipped(&'static mk_images::Builtin),
@@ -111,6 +111,45 @@ impl Recipe {
             name: word.to_owned(),
             source: Source::Shipped(shipped),
         })
+    }
+
+    /// Returns the recipe that this one calls `name`: one in the same folder, or one that mk ships.
+    pub(super) fn sibling(&self, name: &str) -> Option<Self> {
+        if let Source::File(path) = &self.source {
+            let beside = path.with_file_name(format!("{name}.toml"));
+            if beside.is_file() {
+                return Some(Self {
+                    place: beside.display().to_string(),
+                    name: name.to_owned(),
+                    source: Source::File(beside),
+                });
+            }
+        }
+        Some(Self {
+            place: name.to_owned(),
+            name: name.to_owned(),
+            source: Source::Shipped(mk_images::find(name)?),
+        })
+    }
+
+    /// Returns the recipe at `path`, seen from the folder of this one.
+    pub(super) fn at_path(&self, path: &str) -> Result<Self, Failure> {
+        match &self.source {
+            Source::File(own) => Self::at(&own.parent().unwrap_or(Path::new("")).join(path)),
+            Source::Shipped(_) => Err(no_file(Path::new(path)).into()),
+        }
+    }
+
+    /// Whether both are one recipe, however it was found.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (&self.source, &other.source) {
+            (Source::Shipped(one), Source::Shipped(other)) => one.name == other.name,
+            (Source::File(one), Source::File(other)) => {
+                let real = |path: &Path| fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+                real(one) == real(other)
+            }
+            _ => false,
+        }
     }
 
     fn at(path: &Path) -> Result<Self, Failure> {

@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod exec;
 mod export;
+mod family;
 pub(crate) mod find;
 mod images;
 mod inspect;

@@ -12,18 +12,21 @@ use crate::plan::key::{self, Ingredients};
 use crate::plan::lock::Lock;
 use crate::plan::resolve::{self, Facts};
 use crate::plan::{Origin, Pinned, Plan};
-use crate::recipe::{Location, Recipe, Verb};
+use crate::recipe::{Base, Location, Recipe, Verb};
 use crate::rootfs;
 use crate::store::{self, Image, ImageId, StepRecord, Store};
 use crate::tree::{Size, Tree};
 use crate::unpack::Limits;
 use crate::watch::{Event, Watch};
 
+mod base;
+pub mod graph;
 mod perform;
 pub mod pin;
 mod run;
 mod sources;
 
+use base::Parent;
 use perform::{Perform, Performing};
 
 /// What is to be built, and with what.
@@ -35,7 +38,7 @@ pub struct Request<'a> {
     pub folder: &'a Path,
     /// Its lock.
     pub lock: &'a Lock,
-    /// The name that the image gets.
+    /// The name that the image gets, and what the recipe is called in words.
     pub name: &'a str,
     /// Debian's name of the architecture to build for.
     pub arch: &'a str,
@@ -56,7 +59,7 @@ pub struct Built {
     pub tree: Digest,
     /// How much is in it.
     pub size: Size,
-    /// How many steps the recipe has.
+    /// How many steps the recipe has, and those that it takes something from.
     pub steps: usize,
     /// How many of them the store knew the result of.
     pub cached: usize,
@@ -82,6 +85,15 @@ pub enum Error {
         /// What is missing in it, or no longer wanted.
         names: Vec<String>,
     },
+    /// A base was not built before.
+    #[error("mk bug: `{base}` was not built before what takes something from it")]
+    NoBase {
+        /// As the recipe names it.
+        base: String,
+    },
+    /// The tree that the recipe starts from cannot be made to fit its epoch.
+    #[error("the tree that the recipe starts from does not fit")]
+    Start(#[source] Box<perform::Error>),
     /// A step cannot be done.
     #[error("step {index} (`{label}`) failed")]
     Step {
@@ -98,22 +110,15 @@ pub enum Error {
 pub use perform::Error as StepError;
 pub use run::Error as RunError;
 
-/// Builds the image of a recipe whose every source has a pin (see [`pin::pin`]) and gives it its name.
-///
-/// The store is as it was before unless this succeeds, but for the results of steps that were done.
-pub fn assemble(request: Request<'_>, store: &Store, watch: &dyn Watch) -> Result<Built, Error> {
-    let plan = resolve::resolve(request.recipe, request.lock, &facts(&request)?)?;
-    let build = Build::new(request, plan, store, watch);
-    let _hold = store.hold(watch)?;
-    if let Some(built) = build.finished()? {
-        return Ok(built);
-    }
-    let _turn = store.lock_key(&build.name(), request.name, watch)?;
-    // While this waited for its turn, another build of the same may have done it all.
-    match build.finished()? {
-        Some(built) => Ok(built),
-        None => build.work(),
-    }
+/// The tree of each base of a recipe.
+pub(crate) type Bases = BTreeMap<Base, Digest>;
+
+/// What a build finds besides its recipe.
+#[derive(Clone, Copy)]
+struct Facing<'a> {
+    bases: &'a Bases,
+    store: &'a Store,
+    watch: &'a dyn Watch,
 }
 
 /// Looks at what lies beside the recipe.
@@ -140,6 +145,22 @@ fn facts(request: &Request<'_>) -> Result<Facts, fetch::Error> {
         }
     }
     Ok(facts)
+}
+
+/// Fetches the archives that the build of a recipe is sure to need: those which nobody has ever unpacked here.
+fn prefetch(request: &Request<'_>, facts: &Facts, store: &Store, watch: &dyn Watch) -> Result<(), Error> {
+    let mut unread = Vec::new();
+    for archive in resolve::archives(request.recipe, request.lock, facts)? {
+        if !is_beside(&archive) && store.newest(&archive.sha256)?.is_none() {
+            unread.push(archive);
+        }
+    }
+    sources::fetch_all(unread.iter(), request.folder, request.fetch, store, watch)
+}
+
+/// Whether an archive lies beside the recipe, where it is read in its place.
+fn is_beside(archive: &Pinned) -> bool {
+    matches!(archive.origin, Origin::At(Location::File(_)))
 }
 
 /// Returns the digest of a file or folder as a `copy` step takes it: names, kinds, contents and execute bits.
@@ -175,8 +196,19 @@ struct Build<'a> {
     plan: Plan,
     /// What each step is made of, whatever it starts from.
     ingredients: Vec<Ingredients>,
+    /// The tree that the first step starts from, if it is not an empty one.
+    parent: Option<Parent>,
+    /// The newest time in all that comes from other trees (seconds since 1970 UTC).
+    newest: i64,
     store: &'a Store,
     watch: &'a dyn Watch,
+}
+
+/// The tree of a recipe that others take something from.
+struct Grown {
+    tree: Digest,
+    steps: usize,
+    cached: usize,
 }
 
 /// What the store knows of a plan: the tree after each step, as far as it goes.
@@ -193,24 +225,84 @@ impl Known {
 }
 
 impl<'a> Build<'a> {
-    fn new(request: Request<'a>, plan: Plan, store: &'a Store, watch: &'a dyn Watch) -> Self {
+    /// Looks at what the recipe takes from other trees, which are in the store, and plans the rest.
+    fn new(request: Request<'a>, mut facts: Facts, facing: Facing<'a>) -> Result<Self, Error> {
+        let Facing { bases, store, watch } = facing;
+        let parent = base::parent(request.recipe, bases, store)?;
+        let mut newest = parent.map_or(0, |parent| parent.newest);
+        for (index, part) in base::parts(&request, bases, store)? {
+            newest = newest.max(base::newest(&part, store)?);
+            facts.parts.insert(index, part);
+        }
+        let plan = resolve::resolve(request.recipe, request.lock, &facts)?;
         let ingredients = plan
             .steps
             .iter()
             .map(|step| key::ingredients(step, request.arch))
             .collect();
-        Self {
+        Ok(Self {
             request,
             plan,
             ingredients,
+            parent,
+            newest,
             store,
             watch,
-        }
+        })
     }
 
-    /// Returns what builds of the same thing have in common: the name of the lock that they wait for.
-    fn name(&self) -> Digest {
-        key::key(&self.ingredients.iter().flatten().cloned().collect())
+    /// Builds the image and gives it its name.
+    fn image(&self) -> Result<Built, Error> {
+        if let Some(built) = self.finished()? {
+            return Ok(built);
+        }
+        let _turn = self.turn()?;
+        // While this waited for its turn, another build of the same may have done it all.
+        if let Some(built) = self.finished()? {
+            return Ok(built);
+        }
+        let (tree, cached) = self.work()?;
+        self.keep(tree, cached)
+    }
+
+    /// Builds the tree alone.
+    fn tree(&self) -> Result<Grown, Error> {
+        let steps = self.plan.steps.len();
+        if let Some(tree) = self.grown()? {
+            self.report_cached(steps);
+            return Ok(Grown {
+                tree,
+                steps,
+                cached: steps,
+            });
+        }
+        let _turn = self.turn()?;
+        let (tree, cached) = self.work()?;
+        Ok(Grown {
+            tree: self.store.put_tree(&tree)?,
+            steps,
+            cached,
+        })
+    }
+
+    /// Returns the tree if the store knows the result of every step.
+    fn grown(&self) -> Result<Option<Digest>, Error> {
+        let Some(epoch) = self.epoch(&BTreeMap::new())? else {
+            return Ok(None);
+        };
+        let known = self.known(epoch)?;
+        Ok((known.trees.len() == self.plan.steps.len()).then(|| known.last()))
+    }
+
+    /// Waits until nobody else builds the same.
+    fn turn(&self) -> Result<store::KeyLock<'_>, Error> {
+        let mut all: Ingredients = self.ingredients.iter().flatten().cloned().collect();
+        if let Some(parent) = &self.parent {
+            all.push(("tree".to_owned(), parent.tree.to_string()));
+        }
+        Ok(self
+            .store
+            .lock_key(&key::key(&all), self.request.name, self.watch)?)
     }
 
     fn archives(&self) -> impl Iterator<Item = (usize, &Pinned)> {
@@ -224,7 +316,7 @@ impl<'a> Build<'a> {
         if self.plan.epoch.is_some() {
             return Ok(self.plan.epoch);
         }
-        let mut newest = 0;
+        let mut newest = self.newest;
         for (_, archive) in self.archives() {
             let time = match times.get(&archive.sha256) {
                 Some(time) => Some(*time),
@@ -242,7 +334,10 @@ impl<'a> Build<'a> {
     fn known(&self, epoch: i64) -> Result<Known, Error> {
         let mut known = Known {
             epoch,
-            start: Tree::new(epoch).digest(),
+            start: match &self.parent {
+                Some(parent) => base::not_later(parent, epoch, self.store)?,
+                None => Tree::new(epoch).digest(),
+            },
             trees: Vec::new(),
         };
         for ingredients in &self.ingredients {
@@ -257,14 +352,10 @@ impl<'a> Build<'a> {
 
     /// Returns the image if the store has all of it, under its name.
     fn finished(&self) -> Result<Option<Built>, Error> {
-        let Some(epoch) = self.epoch(&BTreeMap::new())? else {
+        let Some(tree) = self.grown()? else {
             return Ok(None);
         };
-        let known = self.known(epoch)?;
         let steps = self.plan.steps.len();
-        if known.trees.len() < steps {
-            return Ok(None);
-        }
         let Some(id) = self.store.get_ref(self.request.name)? else {
             return Ok(None);
         };
@@ -272,7 +363,7 @@ impl<'a> Build<'a> {
             Err(store::Error::NoImage(_)) => return Ok(None),
             image => image?,
         };
-        let same = image.tree == known.last() && image.conf == self.plan.conf && image.run == self.plan.run;
+        let same = image.tree == tree && image.conf == self.plan.conf && image.run == self.plan.run;
         if !same || !self.store.has_rootfs(&image.tree)? || !self.store.has_conf(&id)? {
             return Ok(None);
         }
@@ -297,7 +388,8 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn work(&self) -> Result<Built, Error> {
+    /// Performs what is to be done. Returns the tree, and how many steps were known.
+    fn work(&self) -> Result<(Tree, usize), Error> {
         let mut performing =
             Performing::new(self.store, self.request.folder, self.request.limits, self.watch);
         let epoch = match self.epoch(performing.times())? {
@@ -311,13 +403,11 @@ impl<'a> Build<'a> {
             .filter(|(index, _)| *index >= known.trees.len())
             .map(|(_, archive)| archive);
         self.fetch(to_do)?;
-        let (tree, cached) = self.perform(performing, &known)?;
-        self.keep(tree, cached)
+        self.perform(performing, &known)
     }
 
     fn fetch<'p>(&self, archives: impl Iterator<Item = &'p Pinned>) -> Result<(), Error> {
-        // What lies beside the recipe is read in its place.
-        let remote = archives.filter(|archive| !matches!(archive.origin, Origin::At(Location::File(_))));
+        let remote = archives.filter(|archive| !is_beside(archive));
         sources::fetch_all(
             remote,
             self.request.folder,
@@ -349,9 +439,9 @@ impl<'a> Build<'a> {
     /// Performs the steps that the store does not know. The result of each is kept, also where a later one fails.
     /// Returns the tree, and how many steps were known.
     fn perform(&self, mut performing: Performing<'_>, known: &Known) -> Result<(Tree, usize), Error> {
-        let mut tree = match known.trees.last() {
-            Some(digest) => self.store.tree(digest)?,
-            None => Tree::new(known.epoch),
+        let mut tree = match (&self.parent, known.trees.last()) {
+            (None, None) => Tree::new(known.epoch),
+            _ => self.store.tree(&known.last())?,
         };
         let mut from = known.last();
         let mut cached = known.trees.len();

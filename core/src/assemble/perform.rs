@@ -55,6 +55,14 @@ pub enum Error {
         /// The source.
         name: String,
     },
+    /// The other tree does not have what is to be taken from it.
+    #[error("there is no `{path}` in `{base}`")]
+    NotInBase {
+        /// What is to be taken.
+        path: TreePath,
+        /// The other recipe or image, as this one names it.
+        base: String,
+    },
     /// Something beside the recipe was written to while it was read.
     #[error("`{path}` changed while it was being read")]
     Changed {
@@ -193,6 +201,9 @@ impl<'a> Performing<'a> {
         match &perform.step.verb {
             Verb::Unpack { .. } | Verb::Deb { .. } => early = self.lay_archives(&stage, perform, tree)?,
             Verb::Copy { .. } => self.copy(&stage, perform, tree)?,
+            Verb::Take {
+                into, mode, owner, ..
+            } => self.take(&stage, perform, (into, *mode, *owner), tree)?,
             Verb::Write {
                 path,
                 text,
@@ -385,6 +396,38 @@ impl<'a> Performing<'a> {
         }
         if Some(seen.finish()) != perform.step.copied {
             return Err(Error::Changed { path: from.clone() });
+        }
+        Ok(())
+    }
+
+    /// Lays a part of another tree over the tree; times, and unless the step says otherwise modes and owners, stay.
+    fn take(
+        &self,
+        stage: &Stage<'_>,
+        perform: Perform<'_>,
+        (into, mode, owner): (&TreePath, Option<u16>, Option<Owner>),
+        tree: &mut Tree,
+    ) -> Result<(), Error> {
+        let Some(part) = &perform.step.copied else {
+            return Ok(());
+        };
+        let mut layer = tree.layer(perform.epoch);
+        for entry in self.store.tree(part)?.part_entries(into)? {
+            let mut meta = entry.meta.clone().not_later_than(perform.epoch);
+            if let (Kind::File(_), Some(mode)) = (&entry.kind, mode) {
+                meta.mode = mode;
+            }
+            if let Some(owner) = owner {
+                (meta.uid, meta.gid) = (owner.uid, owner.gid);
+            }
+            let kind = match &entry.kind {
+                Kind::File(content) if meta != entry.meta => {
+                    let mut object = self.store.open_object(content, &entry.meta)?;
+                    Kind::File(stage.add_file(&mut object, &meta)?)
+                }
+                kind => kind.clone(),
+            };
+            layer.lay(Entry { meta, kind, ..entry })?;
         }
         Ok(())
     }

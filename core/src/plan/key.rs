@@ -27,6 +27,17 @@ pub fn ingredients(step: &PlannedStep, arch: &str) -> Ingredients {
             list.add("mode", mode.map_or_else(|| "from the file".to_owned(), octal));
             list.owner(*owner);
         }
+        Verb::Take {
+            into, mode, owner, ..
+        } => {
+            list.add("verb", "take");
+            list.add("into", into);
+            list.add("mode", mode.map_or_else(|| "its own".to_owned(), octal));
+            match owner {
+                Some(owner) => list.owner(*owner),
+                None => list.add("owner", "its own"),
+            }
+        }
         Verb::Write {
             path,
             text,

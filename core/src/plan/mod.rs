@@ -32,7 +32,9 @@ pub struct PlannedStep {
     pub archives: Vec<Pinned>,
     /// How entries of the archives are chosen and placed (default for verbs that have none).
     pub select: Select,
-    /// For `copy`: the digest of the file or folder as it was found.
+    /// For `copy`: the digest of the file or folder as it was found; from another tree, that of the [part] which it takes.
+    ///
+    /// [part]: crate::tree::Tree::part
     pub copied: Option<Digest>,
 }
 

@@ -16,6 +16,8 @@ pub struct Facts {
     pub archives: BTreeMap<String, (Digest, u64)>,
     /// Digest of each file or folder to copy, by its path as written.
     pub copies: BTreeMap<String, Digest>,
+    /// The part that each step takes from another tree, by the step's place from 0.
+    pub parts: BTreeMap<usize, Digest>,
     /// The latest time for files, where the recipe names none (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
 }
@@ -147,7 +149,8 @@ pub fn resolve(recipe: &Recipe, lock: &Lock, facts: &Facts) -> Result<Plan, Erro
     let steps = recipe
         .steps
         .iter()
-        .map(|step| plan_step(&step.verb, lock, facts))
+        .enumerate()
+        .map(|(index, step)| plan_step(index, &step.verb, lock, facts))
         .collect::<Result<_, _>>()?;
     let epoch = recipe.epoch.or(facts.epoch);
     Ok(Plan {
@@ -158,7 +161,24 @@ pub fn resolve(recipe: &Recipe, lock: &Lock, facts: &Facts) -> Result<Plan, Erro
     })
 }
 
-fn plan_step(verb: &Verb, lock: &Lock, facts: &Facts) -> Result<PlannedStep, Error> {
+/// Returns the archives of all steps, in order.
+pub fn archives(recipe: &Recipe, lock: &Lock, facts: &Facts) -> Result<Vec<Pinned>, Error> {
+    let mut archives = Vec::new();
+    for step in &recipe.steps {
+        match &step.verb {
+            Verb::Unpack { source, .. } => archives.push(pin(source, lock, facts)?),
+            Verb::Deb { packages, suite, .. } => {
+                for package in packages {
+                    archives.push(pin_deb(package, suite, lock, &facts.arch)?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(archives)
+}
+
+fn plan_step(index: usize, verb: &Verb, lock: &Lock, facts: &Facts) -> Result<PlannedStep, Error> {
     let mut step = PlannedStep {
         label: label(verb),
         verb: verb.clone(),
@@ -187,6 +207,12 @@ fn plan_step(verb: &Verb, lock: &Lock, facts: &Facts) -> Result<PlannedStep, Err
                 .get(from)
                 .ok_or_else(|| Error::NoFile { path: from.clone() })?;
             step.copied = Some(*digest);
+        }
+        Verb::Take { path, .. } => {
+            let part = facts.parts.get(&index).ok_or_else(|| Error::NoFile {
+                path: path.to_string(),
+            })?;
+            step.copied = Some(*part);
         }
         _ => {}
     }
@@ -263,6 +289,7 @@ fn label(verb: &Verb) -> String {
         Verb::Unpack { source, .. } => format!("unpack {}", last_name(location_text(&source.location))),
         Verb::Deb { packages, .. } => format!("deb {}", packages.join(" ")),
         Verb::Copy { from, into, .. } => format!("copy {from} to {into}"),
+        Verb::Take { from, path, into, .. } => format!("copy {path} of {from} to {into}"),
         Verb::Write { path, .. } => format!("write {path}"),
         Verb::Link { paths, to } => {
             let first = paths
@@ -333,6 +360,7 @@ mod tests {
         let steps = verbs.into_iter().map(|verb| Step { verb, span: 0..0 }).collect();
         Recipe {
             description: None,
+            parent: None,
             epoch: None,
             steps,
             conf: Conf::default(),

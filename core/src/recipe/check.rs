@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::raw::{Wrong, quoted};
-use super::{BadNetwork, Location, Network, Owner};
+use super::{BadNetwork, Base, Location, Network, Owner};
 use crate::digest::Digest;
 use crate::glob::GlobSet;
 use crate::path::{BadPath, LONGEST_PATH, TreePath};
@@ -208,6 +208,84 @@ pub(super) fn location(text: &str) -> Checked<Location> {
         );
     }
     Ok(Location::Url(text.to_owned()))
+}
+
+/// What a recipe starts from.
+#[derive(Debug)]
+pub(super) enum From {
+    /// The tree of another recipe or image.
+    Base(Base),
+    /// A folder beside the recipe.
+    Folder(String),
+    /// An archive.
+    Archive(Location),
+}
+
+/// What a recipe starts from: whatever ends with a slash is a folder, and whatever has another slash, or ends as archives
+/// do, is an archive; the rest is a [`base`].
+pub(super) fn from(text: &str) -> Checked<From> {
+    if is_recipe(text) {
+        return base(text).map(From::Base);
+    }
+    if text.ends_with('/') || matches!(text, "." | "..") {
+        return source(text).map(From::Folder);
+    }
+    if text.contains('/') || is_archive(text) {
+        return location(text).map(From::Archive);
+    }
+    base(text).map(From::Base)
+}
+
+/// Another tree: a name, the path of a recipe, the digest of an image, or `tree:` and a digest.
+pub(super) fn base(text: &str) -> Checked<Base> {
+    const EXPECTED: &str = "the name of a recipe or image, the path of a recipe, or a digest";
+    if let Some(tree) = text.strip_prefix("tree:") {
+        return digest(tree).map(Base::Tree);
+    }
+    if let Ok(image) = text.parse() {
+        return Ok(Base::Image(image));
+    }
+    if is_recipe(text) {
+        return match text.starts_with('/') || text.starts_with("~/") {
+            true => wrong_so(
+                format!("{} is a path of this machine", quoted(text)),
+                "the path of a recipe from the folder of this one, such as \"../base/base.toml\"",
+                "folders that are moved together still find each other then",
+            ),
+            false => no_nul(text).map(Base::Recipe),
+        };
+    }
+    if text.contains('/') || is_archive(text) {
+        return wrong_so(
+            format!("{} is no recipe", quoted(text)),
+            EXPECTED,
+            "`copy` takes folders from beside the recipe, and `unpack` archives",
+        );
+    }
+    match is_image_name(text) {
+        true => Ok(Base::Name(text.to_owned())),
+        false => wrong(format!("{} names no recipe and no image", quoted(text)), EXPECTED),
+    }
+}
+
+/// Whether `text` can name an image: up to 128 lower-case letters, digits, `.`, `_` and `-`, the first a letter or digit.
+pub(crate) fn is_image_name(text: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_digit() || letter.is_ascii_lowercase();
+    text.len() <= 128
+        && text.starts_with(plain)
+        && text
+            .chars()
+            .all(|letter| plain(letter) || matches!(letter, '.' | '_' | '-'))
+}
+
+fn is_recipe(text: &str) -> bool {
+    text.ends_with(".toml")
+}
+
+/// Whether `text` ends as the names of archives do.
+fn is_archive(text: &str) -> bool {
+    const ENDINGS: [&str; 7] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".deb"];
+    ENDINGS.iter().any(|ending| text.ends_with(ending))
 }
 
 /// A sha256.

@@ -33,6 +33,8 @@ pub(super) enum Shape {
     Lists(Text),
     /// A table with keys of its own.
     Table(&'static [Key]),
+    /// A text, or a table with keys of its own.
+    TextOrTable(Text, &'static [Key]),
     /// The list of steps.
     Steps,
 }
@@ -104,6 +106,10 @@ const OWNER: Text = matching(
     "numbers in quotes, such as \"0:0\" or \"1000\"",
     "[0-9]+(:[0-9]+)?",
 );
+const FROM: Text = text(
+    "a recipe or image by name, the path of a recipe, a digest, or a folder or archive beside the recipe",
+);
+const BASE: Text = text("a recipe or image by name, the path of a recipe, or a digest");
 const ENTRY_GLOB: Text = text("a glob pattern, such as \"usr/bin/*\"");
 const TREE_GLOB: Text = matching(
     "a glob pattern from the root of the image, such as \"/usr/share/doc/**\"",
@@ -155,6 +161,11 @@ pub(super) static TOP: &[Key] = &[
         "One line for people; no part of the image.",
     ),
     may(
+        "from",
+        Shape::Text(FROM),
+        "What the steps start from instead of nothing: the tree of another recipe or image, a folder, or an archive.",
+    ),
+    may(
         "epoch",
         Shape::Number { most: LATEST_EPOCH },
         "No time in the image is later than this: seconds since 1970 UTC.",
@@ -164,10 +175,10 @@ pub(super) static TOP: &[Key] = &[
         Shape::Texts(ANY),
         "Arguments with their defaults; each is put in where a text says `{name}`.",
     ),
-    need(
+    may(
         "step",
         Shape::Steps,
-        "What to do, one verb a step, in this order.",
+        "What to do, one verb a step, in this order; may be left out beside `from`.",
     ),
     may(
         "conf",
@@ -198,6 +209,16 @@ pub(super) static CONF: &[Key] = &[
         Shape::OneOrList(ADDRESS),
         "Name servers, at most three; the host's own unless given.",
     ),
+];
+
+/// What `copy` may hold as a table.
+pub(super) static TAKEN: &[Key] = &[
+    need(
+        "from",
+        Shape::Text(BASE),
+        "The recipe or image whose tree it is taken from.",
+    ),
+    need("path", Shape::Text(PATH), "Its path in that tree."),
 ];
 
 /// What `[run]` may hold.
@@ -269,8 +290,8 @@ pub(super) static VERBS: &[VerbKeys] = &[
     VerbKeys {
         verb: need(
             "copy",
-            Shape::Text(SOURCE),
-            "Copies a file or folder from beside the recipe; a folder written with a closing slash means what is in it.",
+            Shape::TextOrTable(SOURCE, TAKEN),
+            "Copies a file or folder from beside the recipe, or, as `{ from, path }`, from another tree; a folder written with a closing slash means what is in it.",
         ),
         others: &[
             need(
@@ -281,7 +302,7 @@ pub(super) static VERBS: &[VerbKeys] = &[
             may(
                 "mode",
                 Shape::Text(MODE),
-                "Permission bits of files; unless given, 0755 for what its owner may execute, else 0644.",
+                "Permission bits of files; unless given, 0755 for what its owner may execute, else 0644; from another tree, those it has there.",
             ),
             OWNED,
         ],

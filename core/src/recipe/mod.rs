@@ -1,6 +1,7 @@
 //! Text → [`Recipe`]: what the author of an image meant, already checked. Pure: no file is opened here.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -19,6 +20,7 @@ mod raw;
 mod step;
 mod syntax;
 
+pub(crate) use check::is_image_name;
 pub(crate) use keys::meant;
 pub use network::{BadNetwork, KINDS, NetName, Network};
 
@@ -27,6 +29,8 @@ pub use network::{BadNetwork, KINDS, NetName, Network};
 pub struct Recipe {
     /// One line for people; no part of the image.
     pub description: Option<String>,
+    /// What the steps start from; `None`: nothing.
+    pub parent: Option<Parent>,
     /// No time in the image is later than this (seconds since 1970 UTC).
     pub epoch: Option<i64>,
     /// What to do, in this order.
@@ -35,6 +39,60 @@ pub struct Recipe {
     pub conf: Conf,
     /// Defaults of `mk run`.
     pub run: RunDefaults,
+}
+
+/// Another tree that a recipe takes something from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Base {
+    /// A name: that of a recipe in the same folder, of one that mk ships, or of an image in the store.
+    Name(String),
+    /// The path of a recipe as written, relative to the recipe's folder, which it may leave.
+    Recipe(String),
+    /// An image in the store, by digest.
+    Image(Digest),
+    /// A tree in the store, by digest.
+    Tree(Digest),
+}
+
+/// As a recipe writes it.
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(text) | Self::Recipe(text) => f.write_str(text),
+            Self::Image(digest) => digest.fmt(f),
+            Self::Tree(digest) => write!(f, "tree:{digest}"),
+        }
+    }
+}
+
+/// The tree that a recipe starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// Which one.
+    pub base: Base,
+    /// The bytes of the recipe's text that name it, for messages.
+    pub span: Range<usize>,
+}
+
+impl Recipe {
+    /// Returns every other tree that this recipe takes something from, each once, with the place that names it first.
+    pub fn bases(&self) -> Vec<(&Base, Range<usize>)> {
+        let parent = self
+            .parent
+            .iter()
+            .map(|parent| (&parent.base, parent.span.clone()));
+        let taken = self.steps.iter().filter_map(|step| match &step.verb {
+            Verb::Take { from, .. } => Some((from, step.span.clone())),
+            _ => None,
+        });
+        let mut bases: Vec<(&Base, Range<usize>)> = Vec::new();
+        for (base, span) in parent.chain(taken) {
+            if !bases.iter().any(|(known, _)| *known == base) {
+                bases.push((base, span));
+            }
+        }
+        bases
+    }
 }
 
 /// One `[[step]]`.
@@ -75,6 +133,19 @@ pub enum Verb {
         mode: Option<u16>,
         /// Owner of all of it.
         owner: Owner,
+    },
+    /// Puts a file or folder of another tree into the tree.
+    Take {
+        /// Whose tree.
+        from: Base,
+        /// What of it; symbolic links on the way there are followed, it itself is not.
+        path: TreePath,
+        /// Where it goes.
+        into: TreePath,
+        /// Permission bits of files; `None`: their own.
+        mode: Option<u16>,
+        /// Owner of all of it; `None`: its own.
+        owner: Option<Owner>,
     },
     /// Writes a text to a file.
     Write {

@@ -1,14 +1,17 @@
 //! Text → [`Recipe`]. What comes out is checked; what is wrong is told all together, each mistake with its place.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use toml::de::DeTable;
 
 use super::args::Args;
+use super::check::From;
 use super::keys::{self, Key, TOP};
 use super::mistake::{Mistake, Mistakes};
 use super::raw::{Raw, Section, alternatives, quoted};
-use super::{Conf, Recipe, RunDefaults, check, step, syntax};
+use super::{Conf, Owner, Parent, Recipe, RunDefaults, Select, Source, Step, Verb, check, step, syntax};
+use crate::path::TreePath;
 
 /// Most name servers that a resolver asks (`MAXNS`, resolv.conf(5)).
 const MOST_NAMESERVERS: usize = 3;
@@ -49,8 +52,13 @@ fn read<'r>(raw: &'r Raw<'r>, document: &'r DeTable<'r>, given: &BTreeMap<String
     let conf = top.optional("conf", |value| conf(&value.section("`[conf]`")?));
     let run = top.optional("run", |value| run(&value.section("`[run]`")?));
     let is_fine = raw.is_fine();
+    let from = top.optional("from", |value| {
+        let span = value.span();
+        Some((value.text(check::from)?, span))
+    });
     let steps = match document.get("step") {
-        Some(_) => top.required("step", |value| value.steps()),
+        Some(_) => top.optional("step", |value| value.steps()),
+        None if document.get("from").is_some() => Some(None),
         // Only what is not there by another mistake, such as `[[steps]]`, is worth a mistake of its own.
         None if is_fine => {
             note_no_step(raw);
@@ -59,13 +67,17 @@ fn read<'r>(raw: &'r Raw<'r>, document: &'r DeTable<'r>, given: &BTreeMap<String
         None => None,
     };
     let steps: Vec<_> = steps?
+        .unwrap_or_default()
         .into_iter()
         .map(|(header, table)| step::step(raw, header, table))
         .collect();
     let steps = steps.into_iter().collect::<Option<Vec<_>>>()?;
+    let (parent, first) = start(from?);
+    let steps: Vec<Step> = first.into_iter().chain(steps).collect();
     step::note_users_twice(raw, &steps);
     Some(Recipe {
         description: description?,
+        parent,
         epoch: epoch?,
         steps,
         conf: conf?.unwrap_or_default(),
@@ -73,14 +85,33 @@ fn read<'r>(raw: &'r Raw<'r>, document: &'r DeTable<'r>, given: &BTreeMap<String
     })
 }
 
-/// The top of the document; `from` is no key yet, and has a message of its own.
 fn top<'r>(raw: &'r Raw<'r>, document: &'r DeTable<'r>) -> Section<'r> {
     let keys: Vec<&'static Key> = TOP.iter().collect();
-    let from = document.keys().find(|key| key.get_ref() == "from");
-    if let Some(from) = from {
-        step::note_from(raw, from.span());
-    }
     Section::new(raw, "a recipe", 0..0, document, keys)
+}
+
+/// What `from` names: another tree, or a first step that lays a folder or an archive.
+fn start(from: Option<(From, Range<usize>)>) -> (Option<Parent>, Option<Step>) {
+    let Some((from, span)) = from else {
+        return (None, None);
+    };
+    let verb = match from {
+        From::Base(base) => return (Some(Parent { base, span }), None),
+        From::Folder(from) => Verb::Copy {
+            from,
+            into: TreePath::root(),
+            mode: None,
+            owner: Owner::default(),
+        },
+        From::Archive(location) => Verb::Unpack {
+            source: Source {
+                location,
+                sha256: None,
+            },
+            select: Select::default(),
+        },
+    };
+    (None, Some(Step { verb, span }))
 }
 
 fn note_no_step(raw: &Raw<'_>) {

@@ -295,6 +295,11 @@ impl<'r> Value<'r> {
             .map(|list| list.into_iter().map(|(item, _)| item).collect())
     }
 
+    /// Whether it is a table.
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.it.get_ref(), DeValue::Table(_))
+    }
+
     /// Whether it is a single text.
     pub(super) fn is_text(&self) -> bool {
         matches!(self.it.get_ref(), DeValue::String(_))
@@ -374,7 +379,9 @@ impl<'r> Value<'r> {
 
     /// Reads a table with keys of its own.
     pub(super) fn section(self, name: &str) -> Option<Section<'r>> {
-        let (DeValue::Table(table), Shape::Table(keys)) = (self.it.get_ref(), &self.key.shape) else {
+        let (DeValue::Table(table), Shape::Table(keys) | Shape::TextOrTable(_, keys)) =
+            (self.it.get_ref(), &self.key.shape)
+        else {
             return self.wrong_type(self.it);
         };
         Some(Section::new(
@@ -514,6 +521,10 @@ impl<'r> Value<'r> {
             Shape::Texts(_) => "a table from names to texts in quotes".to_owned(),
             Shape::Lists(_) => "a table from names to lists of texts".to_owned(),
             Shape::Table(_) => format!("a table: `[{}]` on a line of its own", self.key.name),
+            Shape::TextOrTable(text, keys) => {
+                let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
+                format!("{}, or a table `{{ {} }}`", text.expected, names.join(", "))
+            }
             Shape::Steps => "`[[step]]` on a line of its own before each step".to_owned(),
         })
     }

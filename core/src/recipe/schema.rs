@@ -17,6 +17,10 @@ pub fn schema() -> Value {
         json!("What a root filesystem is made of, step by step."),
     );
     schema.extend(object(TOP));
+    schema.insert(
+        "anyOf".to_owned(),
+        json!([{ "required": ["step"] }, { "required": ["from"] }]),
+    );
     Value::Object(schema)
 }
 
@@ -71,6 +75,7 @@ fn shape(shape: &Shape) -> Map<String, Value> {
             },
         }),
         Shape::Table(keys) => Value::Object(object(*keys)),
+        Shape::TextOrTable(text, keys) => json!({ "anyOf": [string(text), object(*keys)] }),
         Shape::Steps => json!({ "type": "array", "minItems": 1, "items": { "oneOf": steps() } }),
     };
     match value {
@@ -175,7 +180,10 @@ mod tests {
         }
         let schema = schema();
         walk(&schema);
-        assert_eq!(schema["required"], json!(["step"]));
+        assert_eq!(
+            schema["anyOf"],
+            json!([{ "required": ["step"] }, { "required": ["from"] }])
+        );
         assert_eq!(schema["additionalProperties"], json!(false));
     }
 }

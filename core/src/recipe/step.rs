@@ -7,7 +7,8 @@ use toml::de::DeTable;
 
 use super::keys::{self, Key, VERBS, VerbKeys};
 use super::raw::{Raw, Section, alternatives, quoted};
-use super::{Owner, Script, Select, Source, Step, User, Verb, Words, check};
+use super::{Base, Owner, Script, Select, Source, Step, User, Verb, Words, check};
+use crate::path::TreePath;
 
 /// Reads the step whose header is at `header`; `None`: mistakes were noted.
 pub(super) fn step<'r>(raw: &'r Raw<'r>, header: Range<usize>, table: &'r DeTable<'r>) -> Option<Step> {
@@ -65,12 +66,6 @@ fn note_no_verb(raw: &Raw<'_>, header: &Range<usize>, table: &DeTable<'_>) {
         let quoted: Vec<String> = verbs.iter().map(|verb| format!("`{verb}`")).collect();
         Some(alternatives(&quoted))
     };
-    for key in table.keys() {
-        let name: &str = key.get_ref();
-        if name == "from" {
-            return note_from(raw, key.span());
-        }
-    }
     // Names that stand beside some verb are no misspelt verbs.
     let is_beside = |name: &str| {
         VERBS
@@ -85,16 +80,6 @@ fn note_no_verb(raw: &Raw<'_>, header: &Range<usize>, table: &DeTable<'_>) {
         }
     }
     raw.note(header.clone(), "this step has no verb", expected(), None);
-}
-
-/// Notes that `from` is used.
-pub(super) fn note_from(raw: &Raw<'_>, span: Range<usize>) {
-    raw.note(
-        span,
-        "`from`, which starts from another recipe's image, is not in this version of mk",
-        None,
-        Some("`unpack` lays the archive of a root filesystem".to_owned()),
-    );
 }
 
 fn read(verb: &str, step: &Section<'_>) -> Option<Verb> {
@@ -153,12 +138,19 @@ fn select(step: &Section<'_>) -> Option<Select> {
 }
 
 fn copy(step: &Section<'_>) -> Option<Verb> {
-    let from = step.required("copy", |value| value.text(check::source));
+    let what = step.required("copy", |value| match value.is_table() {
+        true => taken(&value.section("`copy`")?),
+        false => value.text(check::source).map(Copied::Beside),
+    });
     let into = step.required("into", |value| {
         let (raw, span) = (value.raw(), value.span());
         let (path, is_folder) = value.text(check::into)?;
-        // Where `from` is itself a mistake, that one is enough.
-        let name = from.as_deref().and_then(own_name);
+        // Where what is copied is itself a mistake, that one is enough.
+        let name = match &what {
+            Some(Copied::Beside(from)) => own_name(from),
+            Some(Copied::Taken { written, .. }) => own_name(written),
+            None => None,
+        };
         match name {
             Some(name) if is_folder => match path.join(name.as_bytes()) {
                 Ok(path) => Some(path),
@@ -171,12 +163,47 @@ fn copy(step: &Section<'_>) -> Option<Verb> {
         }
     });
     let mode = step.optional("mode", |value| value.text(check::mode));
-    let owner = owner(step);
-    Some(Verb::Copy {
+    let owner = step.optional("owner", |value| value.text(check::owner));
+    let (into, mode, owner) = (into?, mode?, owner?);
+    Some(match what? {
+        Copied::Beside(from) => Verb::Copy {
+            from,
+            into,
+            mode,
+            owner: owner.unwrap_or_default(),
+        },
+        Copied::Taken { from, path, .. } => Verb::Take {
+            from,
+            path,
+            into,
+            mode,
+            owner,
+        },
+    })
+}
+
+/// What a `copy` step copies.
+enum Copied {
+    /// A path beside the recipe.
+    Beside(String),
+    /// A path of another tree, which is `written` so.
+    Taken {
+        from: Base,
+        path: TreePath,
+        written: String,
+    },
+}
+
+fn taken(table: &Section<'_>) -> Option<Copied> {
+    let from = table.required("from", |value| value.text(check::base));
+    let path = table.required("path", |value| {
+        value.text(|text| Ok((check::path_below_root(text)?, text.to_owned())))
+    });
+    let (path, written) = path?;
+    Some(Copied::Taken {
         from: from?,
-        into: into?,
-        mode: mode?,
-        owner: owner?,
+        path,
+        written,
     })
 }
 

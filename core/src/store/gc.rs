@@ -196,6 +196,7 @@ impl Marked {
                 live.steps.insert(*key);
                 live.sources.extend(record.named_digests());
                 next.extend(record.from);
+                next.extend(record.part());
             }
         }
         Ok(())

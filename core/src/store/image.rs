@@ -7,7 +7,7 @@ use super::document::{BadDocument, Reader, Writer};
 use super::{Error, Result, Store, exists, layout};
 use crate::digest::Digest;
 use crate::meta::Meta;
-use crate::recipe::{Conf, Network, RunDefaults};
+use crate::recipe::{self, Conf, Network, RunDefaults};
 use crate::sys::file;
 use crate::tree::{Size, Tree};
 
@@ -347,13 +347,7 @@ impl Store {
 
 /// Accepts what can name an image.
 pub fn check_name(name: &str) -> Result<()> {
-    let plain = |letter: char| letter.is_ascii_digit() || letter.is_ascii_lowercase();
-    let fits = name.len() <= 128
-        && name.starts_with(plain)
-        && name
-            .chars()
-            .all(|letter| plain(letter) || matches!(letter, '.' | '_' | '-'));
-    match fits {
+    match recipe::is_image_name(name) {
         true => Ok(()),
         false => Err(Error::BadName(crate::path::shown(name.as_bytes()))),
     }

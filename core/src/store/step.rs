@@ -46,6 +46,16 @@ impl StepRecord {
         })
     }
 
+    /// Returns the part of another tree that it took in, if it did.
+    pub(super) fn part(&self) -> Option<Digest> {
+        let is_take = self
+            .ingredients
+            .iter()
+            .any(|(name, value)| name == "verb" && value == "take");
+        let copied = self.ingredients.iter().find(|(name, _)| name == "copied");
+        copied.filter(|_| is_take)?.1.parse().ok()
+    }
+
     /// Returns the digests that the ingredients name: of sources, or of files' bytes.
     pub(super) fn named_digests(&self) -> impl Iterator<Item = Digest> {
         let words = self.ingredients.iter().flat_map(|(_, value)| value.split(' '));

@@ -12,6 +12,7 @@ pub mod apply;
 pub mod change;
 pub mod diff;
 pub mod encode;
+pub mod part;
 
 /// A whole filesystem: every path with what is there. The root is always in it, and so is every parent of a path.
 #[derive(Debug, Clone)]

@@ -325,7 +325,10 @@ const STEPS: &[(&str, &str, &[&str])] = &[
     ("run = 'a'\nto = 'b'", "to", &["`to`"]),
     ("run = 'a'\nenv = { 'A=B' = 'c' }", "'A=B'", &["`A=B`"]),
     ("run = 'a'\nworkdir = 'b'", "'b'", &["`b`"]),
-    ("from = 'debian'", "from", &["`from`", "not in this version", "`unpack`"]),
+    ("copy = { from = 'a' }\ninto = '/b'", "{ from = 'a' }", &["`copy` needs `path`"]),
+    ("copy = { from = 'a.tar', path = '/b' }\ninto = '/b'", "'a.tar'", &["`a.tar` is no recipe", "`unpack` archives"]),
+    ("copy = { from = 'a', path = '/' }\ninto = '/b'", "'/'", &["is the root of the image"]),
+    ("copy = { from = 'a', path = '/b', to = '/c' }\ninto = '/b'", "to", &["`to` is not a key of `copy`"]),
     // Keys
     ("write = '/a'\ntxt = 'x'\ntext = ''", "txt", &["`txt` is not a key of `write`", "did you mean `text`?"]),
     ("copy = 'a'\nto = '/b'\ninto = '/b'", "to", &["did you mean `into`?"]),
@@ -429,7 +432,10 @@ fn each_mistake_in_a_step_is_told_in_its_place() {
 /// The same around the steps.
 #[rustfmt::skip]
 const AROUND: &[(&str, &str, &[&str])] = &[
-    ("from = 'debian'", "from", &["not in this version of mk"]),
+    ("from = 'A b'", "'A b'", &["`A b` names no recipe and no image"]),
+    ("from = '/a/b.toml'", "'/a/b.toml'", &["is a path of this machine", "../base/base.toml"]),
+    ("from = '../a/'", "'../a/'", &["leaves the folder of the recipe"]),
+    ("from = 'tree:12'", "'tree:12'", &["is not a sha256"]),
     ("description = \"a\\nb\"", "\"a\\nb\"", &["one line"]),
     ("epoch = -1", "-1", &["`epoch` cannot be -1"]),
     ("epoch = 1700000000000", "1700000000000", &["seconds, not milliseconds"]),

@@ -1,0 +1,278 @@
+//! The recipe that a build is for, with all that it takes something from: found, read, pinned, and built in one go.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use mk_core::assemble::graph::{self, Failed, Input, Node};
+use mk_core::assemble::pin::{Pinned, Policy};
+use mk_core::assemble::{Built, Request};
+use mk_core::fetch;
+use mk_core::plan::lock::Lock;
+use mk_core::recipe::Base;
+use mk_core::recipe::mistake::{Mistake, Mistakes};
+use mk_core::store::{self, Store};
+use mk_core::unpack::Limits;
+
+use super::build::{Order, architecture};
+use super::find;
+use crate::args::SourceArgs;
+use crate::progress::Progress;
+use crate::report::{Failing, Failure};
+use crate::settings::Settings;
+
+/// Recipes in the order in which they can be built; the last is the one that the build is for.
+#[derive(Debug)]
+pub(super) struct Family {
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    order: Order,
+    found: find::Recipe,
+    bases: BTreeMap<Base, From>,
+}
+
+/// Where a base comes from.
+#[derive(Debug)]
+enum From {
+    /// A recipe that comes before.
+    Recipe(usize),
+    /// The store, says the recipe here.
+    Store(Range<usize>),
+}
+
+impl Family {
+    /// Reads `found` and every recipe that it takes something from, and so on.
+    pub(super) fn read(
+        found: find::Recipe,
+        args: &SourceArgs,
+        name: Option<&str>,
+        policy: Policy,
+    ) -> Result<Self, Failure> {
+        let mut family = Self { members: Vec::new() };
+        let order = Order::read(&found, args, name, policy)?;
+        family.add(found, order, &mut Vec::new())?;
+        Ok(family)
+    }
+
+    /// The recipe that the build is for.
+    pub(super) fn order(&self) -> &Order {
+        // There is always one: `read` adds it.
+        &self.members[self.members.len() - 1].order
+    }
+
+    /// Adds what `order` takes something from, and then itself. `above` leads from the first recipe to this one.
+    fn add(
+        &mut self,
+        found: find::Recipe,
+        order: Order,
+        above: &mut Vec<find::Recipe>,
+    ) -> Result<usize, Failure> {
+        above.push(found.clone());
+        let mut bases = BTreeMap::new();
+        for (base, span) in order.recipe.bases() {
+            let recipe = match base {
+                Base::Name(name) => found.sibling(name),
+                Base::Recipe(path) => Some(
+                    found
+                        .at_path(path)
+                        .map_err(|failure| order.at(span.clone(), failure))?,
+                ),
+                Base::Image(_) | Base::Tree(_) => None,
+            };
+            let from = match recipe {
+                Some(recipe) => From::Recipe(self.member(recipe, &order, &span, above)?),
+                None => From::Store(span),
+            };
+            bases.insert(base.clone(), from);
+        }
+        above.pop();
+        self.members.push(Member { order, found, bases });
+        Ok(self.members.len() - 1)
+    }
+
+    /// Returns the place of a recipe that `child` names at `span`, which is added if it is new.
+    fn member(
+        &mut self,
+        found: find::Recipe,
+        child: &Order,
+        span: &Range<usize>,
+        above: &mut Vec<find::Recipe>,
+    ) -> Result<usize, Failure> {
+        if let Some(known) = self
+            .members
+            .iter()
+            .position(|member| member.found.is_same(&found))
+        {
+            return Ok(known);
+        }
+        if let Some(first) = above.iter().position(|other| other.is_same(&found)) {
+            let circle = above[first..]
+                .iter()
+                .chain([&found])
+                .map(|recipe| recipe.place.as_str());
+            let circle: Vec<&str> = circle.collect();
+            let what = match circle.len() {
+                2 => "the recipe takes something from itself".to_owned(),
+                _ => format!(
+                    "the recipes take from each other in a circle: {}",
+                    circle.join(" → ")
+                ),
+            };
+            return Err(child.mistake(span.clone(), what, None));
+        }
+        let source = SourceArgs {
+            args: Vec::new(),
+            ..child.source.clone()
+        };
+        // Pins are renewed for the recipe that was named, and for no other.
+        let policy = match child.policy {
+            Policy::Renew => Policy::Complete,
+            policy => policy,
+        };
+        let order = Order::read(&found, &source, None, policy)?;
+        self.add(found, order, above)
+    }
+
+    /// Completes all locks, builds all trees, and gives the image of the last its name.
+    pub(super) fn carry_out(
+        &self,
+        settings: &Settings,
+        store: &Store,
+        watch: &Progress,
+    ) -> Result<Built, Failure> {
+        let ready = self.ready(settings, store, watch)?;
+        let limits = Limits::default();
+        let nodes = self.nodes(&ready, settings, &limits);
+        graph::assemble(&nodes, store, watch).map_err(|failed| self.not_built(failed, watch.is_silent()))
+    }
+
+    fn ready(&self, settings: &Settings, store: &Store, watch: &Progress) -> Result<Vec<Ready>, Failure> {
+        let mut ready = Vec::new();
+        for member in &self.members {
+            let bases = member.bases.iter().map(|(base, from)| {
+                let input = match from {
+                    From::Recipe(place) => Input::Recipe(*place),
+                    From::Store(span) => Input::Tree(member.stored(base, span, store)?),
+                };
+                Ok((base.clone(), input))
+            });
+            let bases = bases.collect::<Result<_, Failure>>()?;
+            let Pinned { lock, .. } = member.order.pin(settings, store, watch)?;
+            ready.push(Ready {
+                bases,
+                lock,
+                fetch: member.order.fetch(settings),
+            });
+        }
+        Ok(ready)
+    }
+
+    fn nodes<'a>(&'a self, ready: &'a [Ready], settings: &Settings, limits: &'a Limits) -> Vec<Node<'a>> {
+        let nodes = self.members.iter().zip(ready).map(|(member, ready)| Node {
+            request: Request {
+                recipe: &member.order.recipe,
+                folder: &member.order.folder,
+                lock: &ready.lock,
+                name: &member.order.name,
+                arch: architecture(),
+                epoch: settings.epoch,
+                fetch: &ready.fetch,
+                limits,
+            },
+            bases: ready.bases.clone(),
+        });
+        nodes.collect()
+    }
+
+    fn not_built(&self, Failed { node, error }: Failed, unseen: bool) -> Failure {
+        let member = &self.members[node];
+        let failure = member.order.not_built(error, unseen);
+        if node + 1 == self.members.len() {
+            return failure;
+        }
+        let Failure::Error(source) = failure else {
+            return failure;
+        };
+        let what = format!(
+            "`{}`, which `{}` needs, is not built",
+            member.order.place,
+            self.order().place
+        );
+        Failing {
+            what,
+            hint: source
+                .downcast_ref::<Failing>()
+                .and_then(|failing| failing.hint.clone()),
+            source: Some(source),
+        }
+        .into()
+    }
+}
+
+/// A recipe with all that its build needs.
+struct Ready {
+    bases: BTreeMap<Base, Input>,
+    lock: Lock,
+    fetch: fetch::Settings,
+}
+
+impl Member {
+    /// Returns the tree of a base that only the store can have.
+    fn stored(
+        &self,
+        base: &Base,
+        span: &Range<usize>,
+        store: &Store,
+    ) -> Result<mk_core::digest::Digest, Failure> {
+        if let Base::Tree(tree) = base {
+            return match store.has_tree(tree)? {
+                true => Ok(*tree),
+                false => {
+                    let what = format!("the store has no tree {tree}");
+                    Err(self.order.mistake(span.clone(), what, None))
+                }
+            };
+        }
+        let text = base.to_string();
+        match store.resolve(&text).and_then(|image| store.image(&image)) {
+            Ok(image) => Ok(image.tree),
+            Err(store::Error::NoImage(_)) => {
+                let what = match base {
+                    Base::Name(name) => format!(
+                        "there is no recipe and no image `{name}`: neither {name}.toml in the same folder, nor a recipe that mk ships, nor an image in the store"
+                    ),
+                    _ => format!("the store has no image {text}"),
+                };
+                let hint = find::likely(Some(store), &text).map(|likely| format!("did you mean `{likely}`?"));
+                Err(self.order.mistake(span.clone(), what, hint))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Order {
+    /// Says what is wrong with the recipe at `span`.
+    fn mistake(&self, span: Range<usize>, what: String, hint: Option<String>) -> Failure {
+        let mistakes = Mistakes(vec![Mistake {
+            span,
+            what,
+            expected: None,
+            hint,
+        }]);
+        Failure::Drawn(mistakes.render(&self.place, &self.text))
+    }
+
+    /// Says the same of a recipe that cannot be found.
+    fn at(&self, span: Range<usize>, failure: Failure) -> Failure {
+        let Failure::Error(source) = failure else {
+            return failure;
+        };
+        let hint = source
+            .downcast_ref::<Failing>()
+            .and_then(|failing| failing.hint.clone());
+        self.mistake(span, source.to_string(), hint)
+    }
+}
