@@ -261,3 +261,93 @@ fn what_cannot_be_started_from_is_told_where_it_is_named() {
     insta::assert_snapshot!(told);
     assert!(sandbox.mk(["images"]).ok().stdout.lines().count() < 2);
 }
+
+/// What `mk build --explain` says, without what else it says.
+fn explained(sandbox: &Sandbox, more: &[&str]) -> Vec<String> {
+    let output = sandbox
+        .mk([&["build", "app.toml", "--explain"], more].concat())
+        .ok();
+    let lines = output.stderr.lines().filter(|line| line.starts_with("step "));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_build_says_of_each_step_what_has_changed() {
+    let sandbox = Sandbox::new();
+    let base = |text: &str| format!("epoch = 1\n[[step]]\nwrite = '/etc/os-release'\ntext = '{text}'\n");
+    sandbox.write("base.toml", base("one"));
+    sandbox.write("files/motd", "hi\n");
+    sandbox.write("files/other", "other\n");
+    let recipe = |mode: &str| {
+        format!(
+            "from = 'base'\n[args]\nversion = '1.2'\n[[step]]\nwrite = '/version'\ntext = '{{version}}'\n\
+             [[step]]\ncopy = 'files'\ninto = '/files'\n[[step]]\nremove = '/files/**'\n[[step]]\ndir = '/a'\nmode = '{mode}'\n"
+        )
+    };
+    sandbox.write("app.toml", recipe("0755"));
+    let labels = [
+        "write /version",
+        "copy files to /files",
+        "remove files/**",
+        "dir /a",
+    ];
+    let line = |step: usize, what: &str| format!("step {step} ({}): {what}", labels[step - 1]);
+    let cached = |step: usize| line(step, "cached");
+    let base_cached = "step 1 of base (write /etc/os-release): cached".to_owned();
+    let first = explained(&sandbox, &[]);
+    assert!(
+        first
+            .iter()
+            .all(|line| line.ends_with("done, because nothing is known of an earlier build")),
+        "{first:#?}"
+    );
+    let unchanged = explained(&sandbox, &[]);
+    assert_eq!(
+        unchanged,
+        [base_cached.clone(), cached(1), cached(2), cached(3), cached(4)]
+    );
+
+    sandbox.write("files/motd", "ho\n");
+    // What is copied is taken away again, so that all that follows stays cached.
+    assert_eq!(
+        explained(&sandbox, &[]),
+        [
+            base_cached.clone(),
+            cached(1),
+            line(2, "done, because `files` changed: 1 file, first `motd`"),
+            line(
+                3,
+                "done, because step 2 gave another tree; it gave the same tree as the last time"
+            ),
+            cached(4),
+        ]
+    );
+    let given = explained(&sandbox, &["--arg", "version=1.3"]);
+    assert_eq!(
+        given[1],
+        line(1, "done, because argument `version` was \"1.2\", is \"1.3\"")
+    );
+    assert_eq!(given[4], line(4, "done, because step 3 gave another tree"));
+    assert_eq!(
+        explained(&sandbox, &[])[1..],
+        [cached(1), cached(2), cached(3), cached(4)]
+    );
+    sandbox.write("app.toml", recipe("0700"));
+    assert_eq!(
+        explained(&sandbox, &[])[4],
+        line(4, "done, because `mode` was 0755, is 0700")
+    );
+    sandbox.write("base.toml", base("two"));
+    let started = explained(&sandbox, &[]);
+    assert_eq!(
+        started[0],
+        "step 1 of base (write /etc/os-release): done, because `text` changed"
+    );
+    assert_eq!(
+        started[1],
+        line(
+            1,
+            "done, because the tree of `base` changed: 1 file, first `/etc/os-release`"
+        )
+    );
+}

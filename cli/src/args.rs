@@ -159,7 +159,8 @@ Examples:
   mk build images/busybox.toml          build a recipe, name it `busybox`
   mk build busybox --name bb            build a recipe that mk ships
   mk build app.toml --arg version=1.2   give an argument of the recipe a value
-  mk build app.toml --locked            fail where app.lock would change (CI)")]
+  mk build app.toml --locked            fail where app.lock would change (CI)
+  mk build app.toml --explain           say why steps are done again")]
 pub(crate) struct Build {
     /// A path to a .toml file, or the name of a recipe that mk ships
     #[arg(value_name = "RECIPE", default_value = "Containerfile.toml")]
@@ -170,6 +171,9 @@ pub(crate) struct Build {
     /// Fail where the lock file would change
     #[arg(long, conflicts_with = "update")]
     pub(crate) locked: bool,
+    /// Say of each step whether it was cached, and if not, what has changed since the last build
+    #[arg(long)]
+    pub(crate) explain: bool,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
     /// Print the result as JSON

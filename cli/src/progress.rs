@@ -48,6 +48,53 @@ struct State {
     /// The recipes with a step under way or behind them; the one that everything is for has no name here.
     recipes: BTreeMap<String, Stepping>,
     fetches: BTreeMap<String, Running>,
+    explained: Vec<Explained>,
+}
+
+/// Why a step was done or not.
+#[derive(Debug)]
+pub(crate) struct Explained {
+    /// The recipe; empty for the one that everything is for.
+    recipe: String,
+    index: usize,
+    label: String,
+    cached: bool,
+    reasons: Vec<String>,
+    same: bool,
+}
+
+impl Explained {
+    pub(crate) fn as_json(&self) -> Value {
+        let mut step = json!({
+            "step": self.index,
+            "label": self.label,
+            "cached": self.cached,
+            "reasons": self.reasons,
+            "same": self.same,
+        });
+        if !self.recipe.is_empty() {
+            step["recipe"] = json!(self.recipe);
+        }
+        step
+    }
+}
+
+impl std::fmt::Display for Explained {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "step {}", self.index)?;
+        if !self.recipe.is_empty() {
+            write!(f, " of {}", self.recipe)?;
+        }
+        write!(f, " ({}): ", harmless(&self.label))?;
+        if self.cached {
+            return f.write_str("cached");
+        }
+        write!(f, "done, because {}", harmless(&self.reasons.join(", and ")))?;
+        match self.same {
+            true => f.write_str("; it gave the same tree as the last time"),
+            false => Ok(()),
+        }
+    }
 }
 
 /// The steps of one recipe.
@@ -87,6 +134,17 @@ impl Progress {
     /// Whether nobody is told of what goes on.
     pub(crate) fn is_silent(&self) -> bool {
         matches!(self.style, Style::Nothing)
+    }
+
+    /// Takes everything off the screen, and returns what was said of why steps were done.
+    pub(crate) fn finish(self) -> Vec<Explained> {
+        let mut explained = std::mem::take(&mut self.state().explained);
+        // Recipes are built side by side; here each is told by itself, and the one that everything is for comes last.
+        explained.sort_by(|one, other| {
+            let key = |step: &Explained| (step.recipe.is_empty(), step.recipe.clone(), step.index);
+            key(one).cmp(&key(other))
+        });
+        explained
     }
 
     /// Writes a line that stays, above the bars where there are any.
@@ -224,6 +282,20 @@ impl Progress {
             | Event::StepPrinted { .. }
             | Event::StepFinished { .. }
             | Event::Checkout { .. } => self.step(recipe, event),
+            Event::StepExplained {
+                index,
+                label,
+                cached,
+                reasons,
+                same,
+            } => self.state().explained.push(Explained {
+                recipe: recipe.to_owned(),
+                index: *index,
+                label: (*label).to_owned(),
+                cached: *cached,
+                reasons: reasons.to_vec(),
+                same: *same,
+            }),
             Event::Waiting { on } => self.line(format_args!("waiting for {on}")),
             Event::LockWritten { path, changed } => {
                 self.line(format_args!(
@@ -240,7 +312,10 @@ impl Progress {
 impl Watch for Progress {
     fn see(&self, event: Event<'_>) {
         if let Style::Json = self.style {
-            return self.ui.say(as_json(&event));
+            self.ui.say(as_json(&event));
+            if !matches!(explained(&event), Event::StepExplained { .. }) {
+                return;
+            }
         }
         self.draw("", &event);
     }
@@ -317,6 +392,14 @@ impl Drop for Bars {
     }
 }
 
+/// Returns what happened, in whatever recipe.
+fn explained<'e>(event: &'e Event<'e>) -> &'e Event<'e> {
+    match event {
+        Event::In { event, .. } => explained(event),
+        event => event,
+    }
+}
+
 /// Returns an event as one line of JSON, for programs that show a build.
 fn as_json(event: &Event<'_>) -> Value {
     match *event {
@@ -338,6 +421,15 @@ fn as_json(event: &Event<'_>) -> Value {
         Event::StepFinished { index, label, cached } => {
             json!({"event": "step-finished", "index": index, "label": label, "cached": cached})
         }
+        Event::StepExplained {
+            index,
+            label,
+            cached,
+            reasons,
+            same,
+        } => json!({
+            "event": "step-explained", "index": index, "label": label, "cached": cached, "reasons": reasons, "same": same,
+        }),
         Event::Checkout { files } => json!({"event": "checkout", "files": files}),
         Event::Waiting { on } => json!({"event": "waiting", "on": on}),
         Event::LockWritten { path, changed } => {

@@ -69,6 +69,19 @@ pub enum Event<'a> {
         /// Whether the result was known before.
         cached: bool,
     },
+    /// Why a step was done or not, for whoever asked.
+    StepExplained {
+        /// Which one, from 1.
+        index: usize,
+        /// The step in words.
+        label: &'a str,
+        /// Whether its result was known before.
+        cached: bool,
+        /// Why it was done: each a fragment.
+        reasons: &'a [String],
+        /// Whether it was done and gave the same tree as the last time.
+        same: bool,
+    },
     /// The rootfs folder of the image is being laid out.
     Checkout {
         /// Number of files in it.

@@ -63,10 +63,18 @@ impl Place {
     }
 
     fn build(&self, verbs: Vec<Verb>) -> Result<(Built, Vec<String>), Error> {
-        let steps = verbs.into_iter().map(|verb| Step { verb, span: 0..0 }).collect();
+        let steps = verbs
+            .into_iter()
+            .map(|verb| Step {
+                verb,
+                span: 0..0,
+                args: vec![],
+            })
+            .collect();
         let recipe = Recipe {
             description: None,
             parent: None,
+            args: BTreeMap::new(),
             epoch: None,
             steps,
             conf: Conf::default(),
@@ -93,6 +101,7 @@ impl Place {
             epoch: None,
             fetch: &settings,
             limits: &Limits::default(),
+            explain: false,
         };
         let node = Node {
             request,
@@ -331,6 +340,7 @@ fn a_pin_that_is_not_wanted_now_stays_until_all_are_renewed() {
     let recipe = Recipe {
         description: None,
         parent: None,
+        args: BTreeMap::new(),
         epoch: None,
         steps: vec![],
         conf: Conf::default(),

@@ -19,7 +19,7 @@ use super::family::Family;
 use super::{Context, find};
 use crate::args::{self, SourceArgs, TalkArgs};
 use crate::hints;
-use crate::progress::Progress;
+use crate::progress::{Explained, Progress};
 use crate::report::{Failing, Failure};
 use crate::settings::{Flags, Settings};
 use crate::ui;
@@ -37,12 +37,15 @@ pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure>
     let family = Family::read(found, &args.source, args.name.as_deref(), policy)?;
     let order = family.order();
     let store = context.store(&settings)?;
-    let built = {
-        let progress = Progress::new(context.ui, args.talk);
-        family.carry_out(&settings, &store, &progress)?
-    };
+    let progress = Progress::new(context.ui, args.talk);
+    let built = family.carry_out(&settings, &store, &progress, args.explain);
+    let explained = progress.finish();
+    if args.explain && (built.is_err() || !args.json) {
+        explained.iter().for_each(|step| context.ui.say(step));
+    }
+    let built = built?;
     if args.json {
-        ui::data(ui::pretty(&json!({
+        let mut result = json!({
             "name": order.name,
             "digest": built.image.to_string(),
             "tree": built.tree.to_string(),
@@ -52,7 +55,11 @@ pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure>
             "cached": built.cached,
             "unchanged": built.unchanged,
             "seconds": began.elapsed().as_secs_f64(),
-        })))?;
+        });
+        if args.explain {
+            result["explain"] = explained.iter().map(Explained::as_json).collect();
+        }
+        ui::data(ui::pretty(&result))?;
     } else {
         ui::data(format_args!("{} {}", order.name, built.image))?;
         summary(context, args.talk, &built, began);
@@ -91,7 +98,7 @@ pub(super) fn on_the_way(
 ) -> Result<Built, Failure> {
     let family = Family::read(found.clone(), &SourceArgs::default(), None, Policy::Complete)?;
     let progress = Progress::new(context.ui, TalkArgs::default());
-    family.carry_out(settings, store, &progress)
+    family.carry_out(settings, store, &progress, false)
 }
 
 /// Pins what `mk lock` names.

@@ -141,10 +141,12 @@ impl Family {
         settings: &Settings,
         store: &Store,
         watch: &Progress,
+        explain: bool,
     ) -> Result<Built, Failure> {
         let ready = self.ready(settings, store, watch)?;
         let limits = Limits::default();
-        let nodes = self.nodes(&ready, settings, &limits);
+        let mut nodes = self.nodes(&ready, settings, &limits);
+        nodes.iter_mut().for_each(|node| node.request.explain = explain);
         graph::assemble(&nodes, store, watch).map_err(|failed| self.not_built(failed, watch.is_silent()))
     }
 
@@ -180,6 +182,7 @@ impl Family {
                 epoch: settings.epoch,
                 fetch: &ready.fetch,
                 limits,
+                explain: false,
             },
             bases: ready.bases.clone(),
         });

@@ -14,12 +14,13 @@ use crate::plan::resolve::{self, Facts};
 use crate::plan::{Origin, Pinned, Plan};
 use crate::recipe::{Base, Location, Recipe, Verb};
 use crate::rootfs;
-use crate::store::{self, Image, ImageId, StepRecord, Store};
+use crate::store::{self, Image, ImageId, PastBuild, PastStep, StepRecord, Store};
 use crate::tree::{Size, Tree};
 use crate::unpack::Limits;
 use crate::watch::{Event, Watch};
 
 mod base;
+mod explain;
 pub mod graph;
 mod perform;
 pub mod pin;
@@ -27,6 +28,7 @@ mod run;
 mod sources;
 
 use base::Parent;
+use explain::Reason;
 use perform::{Perform, Performing};
 
 /// What is to be built, and with what.
@@ -48,6 +50,8 @@ pub struct Request<'a> {
     pub fetch: &'a fetch::Settings,
     /// What an archive may ask for.
     pub limits: &'a Limits,
+    /// Whether to say why each step is done ([`Event::StepExplained`]).
+    pub explain: bool,
 }
 
 /// What a build gave.
@@ -385,7 +389,33 @@ impl<'a> Build<'a> {
                 label: &step.label,
                 cached: true,
             });
+            self.tell(index, true, Vec::new(), false);
         }
+    }
+
+    /// Tells why a step was done or not, where somebody wants to know.
+    fn tell(&self, index: usize, cached: bool, reasons: Vec<Reason>, same: bool) {
+        if self.request.explain {
+            let reasons: Vec<String> = reasons.iter().map(Reason::to_string).collect();
+            self.watch.see(Event::StepExplained {
+                index: index + 1,
+                label: &self.plan.steps[index].label,
+                cached,
+                reasons: &reasons,
+                same,
+            });
+        }
+    }
+
+    /// Returns what the last build of this recipe is remembered by: the recipe's place, since many have one name.
+    fn place(&self) -> Digest {
+        let mut hasher = Hasher::new();
+        let folder =
+            fs_err::canonicalize(self.request.folder).unwrap_or_else(|_| self.request.folder.to_owned());
+        hasher.field(folder.as_os_str().as_encoded_bytes());
+        hasher.field(self.request.name.as_bytes());
+        hasher.field(self.request.arch.as_bytes());
+        hasher.finish()
     }
 
     /// Performs what is to be done. Returns the tree, and how many steps were known.
@@ -445,6 +475,9 @@ impl<'a> Build<'a> {
         };
         let mut from = known.last();
         let mut cached = known.trees.len();
+        let place = self.place();
+        let past = self.store.past_build(&place)?;
+        let mut steps = self.past_steps(known);
         for index in known.trees.len()..self.plan.steps.len() {
             let step = &self.plan.steps[index];
             let count = self.plan.steps.len();
@@ -459,8 +492,17 @@ impl<'a> Build<'a> {
                     label: &step.label,
                     cached: true,
                 });
+                self.tell(index, true, Vec::new(), false);
+                steps.push(PastStep {
+                    tree: from,
+                    ingredients,
+                });
                 continue;
             }
+            let reasons = match self.request.explain {
+                true => self.reasons(index, &ingredients, past.as_ref()),
+                false => Vec::new(),
+            };
             performing.begin(index, count, &step.label);
             let perform = Perform {
                 index,
@@ -482,9 +524,38 @@ impl<'a> Build<'a> {
                 label: &step.label,
                 cached: false,
             });
+            let then = past.as_ref().and_then(|past| past.steps.get(index));
+            self.tell(index, false, reasons, then.is_some_and(|then| then.tree == from));
+            steps.push(PastStep {
+                tree: from,
+                ingredients: record.ingredients,
+            });
         }
+        let args = self.request.recipe.args.clone().into_iter().collect();
+        self.store.put_past_build(&place, &PastBuild { args, steps })?;
         performing.remember(self.archives().map(|(_, archive)| archive))?;
         Ok((tree, cached))
+    }
+
+    /// Returns the steps that are known, as the next build is to see them.
+    fn past_steps(&self, known: &Known) -> Vec<PastStep> {
+        let before = std::iter::once(&known.start).chain(&known.trees);
+        let steps = self.ingredients.iter().zip(before).zip(&known.trees);
+        steps
+            .map(|((ingredients, before), tree)| PastStep {
+                tree: *tree,
+                ingredients: key::starting_from(ingredients.clone(), before, known.epoch),
+            })
+            .collect()
+    }
+
+    fn reasons(&self, index: usize, ingredients: &Ingredients, past: Option<&PastBuild>) -> Vec<Reason> {
+        let now = explain::Now {
+            index,
+            step: &self.plan.steps[index],
+            ingredients,
+        };
+        explain::reasons(&now, past, &self.request, self.store)
     }
 
     fn failed(&self, index: usize, source: perform::Error) -> Error {

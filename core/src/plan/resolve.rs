@@ -357,10 +357,18 @@ mod tests {
     const URL: &str = "https://example.org/rootfs.tar.gz?raw=true";
 
     fn recipe(verbs: impl IntoIterator<Item = Verb>) -> Recipe {
-        let steps = verbs.into_iter().map(|verb| Step { verb, span: 0..0 }).collect();
+        let steps = verbs
+            .into_iter()
+            .map(|verb| Step {
+                verb,
+                span: 0..0,
+                args: vec![],
+            })
+            .collect();
         Recipe {
             description: None,
             parent: None,
+            args: BTreeMap::new(),
             epoch: None,
             steps,
             conf: Conf::default(),

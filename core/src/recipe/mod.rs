@@ -33,6 +33,8 @@ pub struct Recipe {
     pub parent: Option<Parent>,
     /// No time in the image is later than this (seconds since 1970 UTC).
     pub epoch: Option<i64>,
+    /// The value of every argument, by name.
+    pub args: BTreeMap<String, String>,
     /// What to do, in this order.
     pub steps: Vec<Step>,
     /// The three files each run finds in `/etc`.
@@ -102,6 +104,8 @@ pub struct Step {
     pub verb: Verb,
     /// The bytes of the recipe's text that it was read from, for messages.
     pub span: Range<usize>,
+    /// The names of the arguments that were put into it, for messages.
+    pub args: Vec<String>,
 }
 
 /// What a step does.

@@ -79,6 +79,7 @@ fn read<'r>(raw: &'r Raw<'r>, document: &'r DeTable<'r>, given: &BTreeMap<String
         description: description?,
         parent,
         epoch: epoch?,
+        args: raw.arg_values(),
         steps,
         conf: conf?.unwrap_or_default(),
         run: run?.unwrap_or_default(),
@@ -111,7 +112,14 @@ fn start(from: Option<(From, Range<usize>)>) -> (Option<Parent>, Option<Step>) {
             select: Select::default(),
         },
     };
-    (None, Some(Step { verb, span }))
+    (
+        None,
+        Some(Step {
+            verb,
+            span,
+            args: Vec::new(),
+        }),
+    )
 }
 
 fn note_no_step(raw: &Raw<'_>) {

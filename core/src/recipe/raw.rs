@@ -2,7 +2,7 @@
 //! what is wrong with it, and lets the rest be read on.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use toml::Spanned;
@@ -28,6 +28,8 @@ pub(super) struct Wrong {
 pub(super) struct Raw<'t> {
     pub(super) text: &'t str,
     args: OnceCell<Args>,
+    /// The names of the arguments that were put in since somebody asked.
+    used: RefCell<BTreeSet<String>>,
     mistakes: RefCell<Vec<Mistake>>,
 }
 
@@ -57,6 +59,7 @@ impl<'t> Raw<'t> {
         Self {
             text,
             args: OnceCell::new(),
+            used: RefCell::default(),
             mistakes: RefCell::default(),
         }
     }
@@ -112,8 +115,26 @@ impl<'t> Raw<'t> {
         mistakes
     }
 
+    /// Returns the names of the arguments that were put in since this was last asked.
+    pub(super) fn used_args(&self) -> Vec<String> {
+        std::mem::take(&mut *self.used.borrow_mut()).into_iter().collect()
+    }
+
+    /// Returns the value of every argument.
+    pub(super) fn arg_values(&self) -> BTreeMap<String, String> {
+        let values = self.args().iter();
+        values
+            .filter_map(|(name, value)| Some((name.clone(), value.clone()?)))
+            .collect()
+    }
+
     /// Puts the arguments into `text`, which is written at `span`.
     fn fill(&self, text: &str, span: &Range<usize>) -> Option<String> {
+        let named = self
+            .args()
+            .keys()
+            .filter(|name| text.contains(&format!("{{{name}}}")));
+        self.used.borrow_mut().extend(named.cloned());
         match args::fill(text, self.args()) {
             Ok(filled) => filled,
             Err(slips) => {

@@ -17,8 +17,11 @@ pub(super) fn step<'r>(raw: &'r Raw<'r>, header: Range<usize>, table: &'r DeTabl
     let name = format!("`{}`", verb.verb.name);
     let section = Section::new(raw, name, header.clone(), table, known);
     let end = table.values().map(|value| value.span().end).max();
+    raw.used_args();
+    let verb = read(verb.verb.name, &section)?;
     Some(Step {
-        verb: read(verb.verb.name, &section)?,
+        verb,
+        args: raw.used_args(),
         span: header.start..end.unwrap_or(header.end).max(header.end),
     })
 }

@@ -15,6 +15,8 @@ use crate::watch::Watch;
 /// What a store keeps. The order is that in which gc takes things away: nothing left behind names what is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stored {
+    /// What recipes were built of the last time.
+    Builds,
     /// Results of steps.
     Steps,
     /// Conf folders.
@@ -56,7 +58,8 @@ impl fmt::Display for Stored {
 }
 
 impl Stored {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
+        Self::Builds,
         Self::Steps,
         Self::Conf,
         Self::Rootfs,
@@ -68,6 +71,7 @@ impl Stored {
 
     fn folder(self) -> &'static str {
         match self {
+            Self::Builds => layout::BUILDS,
             Self::Steps => layout::STEPS,
             Self::Conf => layout::CONF,
             Self::Rootfs => layout::ROOTFS,
@@ -142,6 +146,7 @@ struct Live {
     trees: BTreeSet<Digest>,
     steps: BTreeSet<Digest>,
     sources: BTreeSet<Digest>,
+    builds: BTreeSet<Digest>,
 }
 
 /// The trees that were read so far, and their objects.
@@ -169,6 +174,7 @@ impl Marked {
             }
         }
         self.follow_steps(store, &mut live)?;
+        self.follow_builds(store, &mut live)?;
         if !self.read.iter().all(|tree| live.trees.contains(tree)) {
             // Something was let go since the last look: rarely, so all is read again.
             *self = Self::default();
@@ -197,6 +203,18 @@ impl Marked {
                 live.sources.extend(record.named_digests());
                 next.extend(record.from);
                 next.extend(record.part());
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what is remembered of builds whose result stays.
+    fn follow_builds(&self, store: &Store, live: &mut Live) -> Result<()> {
+        for name in store.past_builds()? {
+            let past = store.past_build(&name)?;
+            let last = past.and_then(|past| past.steps.last().map(|step| step.tree));
+            if last.is_some_and(|tree| live.trees.contains(&tree)) {
+                live.builds.insert(name);
             }
         }
         Ok(())
@@ -236,8 +254,12 @@ fn sweep(
     let among =
         |digests: &BTreeSet<Digest>, name: &str| name.parse().is_ok_and(|digest| digests.contains(&digest));
     for stored in Stored::ALL {
-        let folder = store.dir.open_dir(stored.folder())?;
+        let Some(folder) = super::none_if_missing(store.dir.open_dir(stored.folder()))? else {
+            // An older store lacks this one.
+            continue;
+        };
         match stored {
+            Stored::Builds => sweep.folder(stored, &folder, |name| among(&live.builds, name))?,
             Stored::Steps => sweep.folder(stored, &folder, |name| among(&live.steps, name))?,
             Stored::Conf | Stored::Images => {
                 sweep.folder(stored, &folder, |name| among(&live.images, name))?

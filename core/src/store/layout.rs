@@ -23,9 +23,12 @@ pub(super) const TRASH: &str = "trash";
 pub(super) const SCRATCH: &str = "scratch";
 /// Folders that runs are given by name.
 pub(super) const VOLUMES: &str = "volumes";
-/// Every folder of a store. Those made before there were volumes lack that one.
-pub(super) const FOLDERS: [&str; 13] = [
+/// What recipes were built of the last time.
+pub(super) const BUILDS: &str = "builds";
+/// Every folder of a store. Older ones lack those at the end.
+pub(super) const FOLDERS: [&str; 14] = [
     OBJECTS, TREES, ROOTFS, CONF, IMAGES, REFS, STEPS, SOURCES, LEASES, LOCKS, TRASH, SCRATCH, VOLUMES,
+    BUILDS,
 ];
 /// What is in a volume, below its own folder.
 pub(super) const VOLUME_DATA: &str = "data";

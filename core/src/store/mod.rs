@@ -15,6 +15,7 @@ use crate::tree::encode::BadTree;
 
 pub mod document;
 pub mod gc;
+mod history;
 pub mod image;
 pub mod layout;
 pub mod lock;
@@ -25,6 +26,7 @@ pub mod step;
 pub mod verify;
 pub mod volume;
 
+pub use history::{PastBuild, PastStep};
 pub use image::{Image, ImageId, Ref};
 pub use layout::{Format, ObjectName, Owners};
 pub use lock::{Hold, KeyLock, Lease};

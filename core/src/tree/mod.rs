@@ -161,6 +161,17 @@ impl Tree {
 }
 
 impl Node {
+    /// Returns what it is, without the number of its group of hard links, which means nothing in another tree.
+    pub(crate) fn kind_without_group(&self) -> NodeKind {
+        match &self.kind {
+            NodeKind::File { content, .. } => NodeKind::File {
+                content: *content,
+                group: None,
+            },
+            kind => kind.clone(),
+        }
+    }
+
     /// Whether this is a folder.
     pub fn is_folder(&self) -> bool {
         self.kind == NodeKind::Folder
