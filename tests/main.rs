@@ -24,6 +24,9 @@ mod build;
 /// Recipes that start from others, or take something from them.
 mod family;
 
+/// What commands are granted besides their tree.
+mod granted;
+
 /// Commands that make a part of an image.
 mod commands;
 

@@ -174,6 +174,12 @@ pub(crate) struct Build {
     /// Say of each step whether it was cached, and if not, what has changed since the last build
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Give `run` steps a file to read by this name, which stays out of the image; may be repeated
+    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = assignment)]
+    pub(crate) secrets: Vec<Pair>,
+    /// Where a command fails, open a shell in what it left
+    #[arg(long)]
+    pub(crate) shell_on_failure: bool,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
     /// Print the result as JSON

@@ -129,6 +129,9 @@ fn of_assembly(error: &assemble::Error) -> Option<String> {
         assemble::Error::Step { source, .. } | assemble::Error::Start(source) => match &**source {
             assemble::StepError::Fetch(error) => of_fetch(error),
             assemble::StepError::Store(error) => of_store(error),
+            assemble::StepError::NoSecret { name } => {
+                Some(format!("`mk build --secret {name}=FILE` gives it"))
+            }
             _ => None,
         },
     }

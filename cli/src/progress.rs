@@ -304,6 +304,10 @@ impl Progress {
                 ));
             }
             Event::In { recipe, event } => self.draw(recipe, event),
+            Event::HandedOver { text } => {
+                self.clear();
+                self.line(text);
+            }
             Event::Note { text } => self.line(format_args!("{} {text}", self.ui.paint(Tone::Note, "note:"))),
         }
     }
@@ -323,6 +327,13 @@ impl Watch for Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl Progress {
+    /// Takes all bars off the screen.
+    fn clear(&self) {
         let mut state = self.state();
         let steps = std::mem::take(&mut state.recipes).into_values();
         let running = std::mem::take(&mut state.fetches)
@@ -440,6 +451,7 @@ fn as_json(event: &Event<'_>) -> Value {
             line["recipe"] = json!(recipe);
             line
         }
+        Event::HandedOver { text } => json!({"event": "handed-over", "text": text}),
         Event::Note { text } => json!({"event": "note", "text": text}),
     }
 }

@@ -81,6 +81,8 @@ pub struct Asked {
     pub privileges: privileges::Asked,
     /// Whether its programs lie at the same addresses each time.
     pub same_addresses: bool,
+    /// What it reads where its standard input is nothing ([`Stdio::Null`](streams::Stdio::Null)); `None`: just that.
+    pub input: Option<Vec<u8>>,
 }
 
 /// Whose ids a container has: what its root is on the host.
@@ -228,6 +230,8 @@ pub struct RunSpec {
     pub privileges: Privileges,
     /// Whether its programs lie at the same addresses each time.
     pub same_addresses: bool,
+    /// What it reads where its standard input is nothing; `None`: just that.
+    pub input: Option<Vec<u8>>,
 }
 
 impl RunSpec {
@@ -272,6 +276,7 @@ impl RunSpec {
             limits: asked.limits,
             privileges,
             same_addresses: asked.same_addresses,
+            input: asked.input,
         })
     }
 }

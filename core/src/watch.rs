@@ -106,6 +106,11 @@ pub enum Event<'a> {
         /// What happens.
         event: &'a Event<'a>,
     },
+    /// The terminal is somebody else's from now on, until the build ends.
+    HandedOver {
+        /// A lower-case fragment that says whose.
+        text: &'a str,
+    },
     /// Something worth knowing that stops nothing.
     Note {
         /// A lower-case fragment.

@@ -102,10 +102,13 @@ impl Place {
             fetch: &settings,
             limits: &Limits::default(),
             explain: false,
+            secrets: &BTreeMap::new(),
+            shell: None,
         };
         let node = Node {
             request,
             bases: BTreeMap::new(),
+            impure: Vec::new(),
         };
         let built = graph::assemble(&[node], &store, &done).map_err(|failed| failed.error)?;
         Ok((built, done.0.into_inner().unwrap()))

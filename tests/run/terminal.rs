@@ -499,3 +499,23 @@ fn a_person_works_in_tmux() {
     shows("same");
     tmux(&["kill-server"]);
 }
+
+#[test]
+fn a_shell_opens_where_a_step_of_a_build_has_failed() {
+    let Some(sandbox) = boxed("") else { return };
+    let recipe = "from = 'rootfs.tar.gz'\n[[step]]\nrun = 'echo left >/left; exit 7'\nworkdir = '/bin'\nenv = { NAME = 'value' }\n\
+        mounts = [{ copy = 'app.toml', at = '/recipe' }]\n";
+    sandbox.write("app.toml", recipe);
+    let desk = Desk::new();
+    let mut mk = sandbox.command();
+    mk.args(["build", "app.toml", "--shell-on-failure"]);
+    let child = desk.start(&mk, |_| ());
+    desk.shows("this shell is where it was");
+    desk.types("echo $NAME-$PWD-$(cat /left)-$(wc -l </recipe); touch /left\r");
+    desk.shows("value-/bin-left-6");
+    desk.types("exit\r");
+    desk.shows("the command exited with 7");
+    assert_eq!(code(child), Some(1));
+    let rootfs = fs_err::read_dir(sandbox.store().join("scratch")).unwrap().count();
+    assert_eq!(rootfs, 0);
+}

@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use mk_core::assemble::pin::{self, Policy};
-use mk_core::assemble::{self, Built, RunError, StepError};
+use mk_core::assemble::{self, Built, RunError, Shell, StepError};
 use mk_core::fetch;
 use mk_core::plan::lock::Lock;
+use mk_core::process;
 use mk_core::recipe::{self, Recipe};
+use mk_core::spec::streams::{Streams, Wanted};
 use mk_core::store::Store;
 use mk_core::store::image::check_name;
 use mk_core::watch::{Event, Watch};
 use serde_json::json;
 
 use super::export::Draft;
-use super::family::Family;
+use super::family::{Family, How};
 use super::{Context, find};
 use crate::args::{self, SourceArgs, TalkArgs};
 use crate::hints;
@@ -23,6 +25,7 @@ use crate::progress::{Explained, Progress};
 use crate::report::{Failing, Failure};
 use crate::settings::{Flags, Settings};
 use crate::ui;
+use crate::value::Pair;
 
 /// Builds what `mk build` names and prints its name and digest.
 pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure> {
@@ -36,9 +39,14 @@ pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure>
     };
     let family = Family::read(found, &args.source, args.name.as_deref(), policy)?;
     let order = family.order();
+    let how = How {
+        explain: args.explain,
+        secrets: secrets(&args.secrets)?,
+        shell: shell(args.shell_on_failure, context)?,
+    };
     let store = context.store(&settings)?;
     let progress = Progress::new(context.ui, args.talk);
-    let built = family.carry_out(&settings, &store, &progress, args.explain);
+    let built = family.carry_out(&settings, &store, &progress, &how);
     let explained = progress.finish();
     if args.explain && (built.is_err() || !args.json) {
         explained.iter().for_each(|step| context.ui.say(step));
@@ -65,6 +73,37 @@ pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure>
         summary(context, args.talk, &built, began);
     }
     Ok(0)
+}
+
+/// Returns the files that `--secret` names.
+fn secrets(given: &[Pair]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let mut secrets = BTreeMap::new();
+    for Pair { name, value } in given {
+        // Now, and not when the step that wants it begins: by then much may have been done.
+        let path = std::path::absolute(value)?;
+        fs_err::File::open(&path)
+            .map_err(|error| Failing::new(format!("the secret `{name}` cannot be read")).because(error))?;
+        if secrets.insert(name.clone(), path).is_some() {
+            return Err(Failing::new(format!("the secret `{name}` is given twice")).into());
+        }
+    }
+    Ok(secrets)
+}
+
+/// Returns how a shell is opened where a command fails.
+fn shell(wanted: bool, context: &Context) -> Result<Option<Shell>, Failure> {
+    if !wanted {
+        return Ok(None);
+    }
+    let callers = process::streams::look();
+    if !callers.terminals[0] {
+        let failing = Failing::new("a shell needs a terminal, and standard input is none");
+        return Err(failing.hint("leave out `--shell-on-failure`").into());
+    }
+    Ok(Some(Shell {
+        streams: Streams::decide(Wanted::default(), callers),
+        term: context.environment.text("TERM").map(Into::into),
+    }))
 }
 
 /// Says in one line what a build did.
@@ -98,7 +137,7 @@ pub(super) fn on_the_way(
 ) -> Result<Built, Failure> {
     let family = Family::read(found.clone(), &SourceArgs::default(), None, Policy::Complete)?;
     let progress = Progress::new(context.ui, TalkArgs::default());
-    family.carry_out(settings, store, &progress, false)
+    family.carry_out(settings, store, &progress, &How::default())
 }
 
 /// Pins what `mk lock` names.

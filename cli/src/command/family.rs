@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use mk_core::assemble::graph::{self, Failed, Input, Node};
 use mk_core::assemble::pin::{Pinned, Policy};
-use mk_core::assemble::{Built, Request};
+use mk_core::assemble::{Built, Request, Shell};
+use mk_core::digest::Digest;
 use mk_core::fetch;
 use mk_core::plan::lock::Lock;
 use mk_core::recipe::Base;
@@ -141,29 +143,33 @@ impl Family {
         settings: &Settings,
         store: &Store,
         watch: &Progress,
-        explain: bool,
+        how: &How,
     ) -> Result<Built, Failure> {
         let ready = self.ready(settings, store, watch)?;
         let limits = Limits::default();
-        let mut nodes = self.nodes(&ready, settings, &limits);
-        nodes.iter_mut().for_each(|node| node.request.explain = explain);
+        let nodes = self.nodes(&ready, settings, &limits, how);
         graph::assemble(&nodes, store, watch).map_err(|failed| self.not_built(failed, watch.is_silent()))
     }
 
     fn ready(&self, settings: &Settings, store: &Store, watch: &Progress) -> Result<Vec<Ready>, Failure> {
         let mut ready = Vec::new();
         for member in &self.members {
-            let bases = member.bases.iter().map(|(base, from)| {
+            let (mut bases, mut impure) = (BTreeMap::new(), Vec::new());
+            for (base, from) in &member.bases {
                 let input = match from {
                     From::Recipe(place) => Input::Recipe(*place),
-                    From::Store(span) => Input::Tree(member.stored(base, span, store)?),
+                    From::Store(span) => {
+                        let (tree, why) = member.stored(base, span, store)?;
+                        impure.extend(why);
+                        Input::Tree(tree)
+                    }
                 };
-                Ok((base.clone(), input))
-            });
-            let bases = bases.collect::<Result<_, Failure>>()?;
+                bases.insert(base.clone(), input);
+            }
             let Pinned { lock, .. } = member.order.pin(settings, store, watch)?;
             ready.push(Ready {
                 bases,
+                impure,
                 lock,
                 fetch: member.order.fetch(settings),
             });
@@ -171,7 +177,13 @@ impl Family {
         Ok(ready)
     }
 
-    fn nodes<'a>(&'a self, ready: &'a [Ready], settings: &Settings, limits: &'a Limits) -> Vec<Node<'a>> {
+    fn nodes<'a>(
+        &'a self,
+        ready: &'a [Ready],
+        settings: &Settings,
+        limits: &'a Limits,
+        how: &'a How,
+    ) -> Vec<Node<'a>> {
         let nodes = self.members.iter().zip(ready).map(|(member, ready)| Node {
             request: Request {
                 recipe: &member.order.recipe,
@@ -182,9 +194,12 @@ impl Family {
                 epoch: settings.epoch,
                 fetch: &ready.fetch,
                 limits,
-                explain: false,
+                explain: how.explain,
+                secrets: &how.secrets,
+                shell: how.shell.as_ref(),
             },
             bases: ready.bases.clone(),
+            impure: ready.impure.clone(),
         });
         nodes.collect()
     }
@@ -214,24 +229,37 @@ impl Family {
     }
 }
 
+/// How a build is done, besides what its recipe says.
+#[derive(Debug, Default)]
+pub(super) struct How {
+    /// Whether it says why each step is done.
+    pub(super) explain: bool,
+    /// Files that steps may read, by name.
+    pub(super) secrets: BTreeMap<String, PathBuf>,
+    /// The shell that is opened where a command fails.
+    pub(super) shell: Option<Shell>,
+}
+
 /// A recipe with all that its build needs.
 struct Ready {
     bases: BTreeMap<Base, Input>,
+    /// Why images of the store that it takes something from are impure.
+    impure: Vec<String>,
     lock: Lock,
     fetch: fetch::Settings,
 }
 
 impl Member {
-    /// Returns the tree of a base that only the store can have.
+    /// Returns the tree of a base that only the store can have, and why it is impure, as far as that is known.
     fn stored(
         &self,
         base: &Base,
         span: &Range<usize>,
         store: &Store,
-    ) -> Result<mk_core::digest::Digest, Failure> {
+    ) -> Result<(Digest, Vec<String>), Failure> {
         if let Base::Tree(tree) = base {
             return match store.has_tree(tree)? {
-                true => Ok(*tree),
+                true => Ok((*tree, Vec::new())),
                 false => {
                     let what = format!("the store has no tree {tree}");
                     Err(self.order.mistake(span.clone(), what, None))
@@ -240,7 +268,7 @@ impl Member {
         }
         let text = base.to_string();
         match store.resolve(&text).and_then(|image| store.image(&image)) {
-            Ok(image) => Ok(image.tree),
+            Ok(image) => Ok((image.tree, image.impure)),
             Err(store::Error::NoImage(_)) => {
                 let what = match base {
                     Base::Name(name) => format!(

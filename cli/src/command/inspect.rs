@@ -40,7 +40,7 @@ fn document(store: &Store, id: &ImageId, image: &Image) -> Result<Value, Failure
         .map(|named| named.name)
         .collect();
     let (conf, run) = (&image.conf, &image.run);
-    Ok(json!({
+    let mut document = json!({
         "digest": id.to_string(),
         "names": names,
         "tree": image.tree.to_string(),
@@ -64,7 +64,11 @@ fn document(store: &Store, id: &ImageId, image: &Image) -> Result<Value, Failure
             ("user", json!(run.user)),
             ("network", json!(run.network.as_ref().map(ToString::to_string))),
         ]),
-    }))
+    });
+    if !image.impure.is_empty() {
+        document["impure"] = json!(image.impure);
+    }
+    Ok(document)
 }
 
 /// Returns an object of what is there: what the recipe does not say is left out, as it is in the image.

@@ -397,6 +397,7 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         workdir: of_process.workdir.map(OsString::from),
         user: of_process.user,
         same_addresses: false,
+        input: None,
         network: network.network.clone(),
         on_network: on_network::Asked {
             helpers: context.environment.text("PATH").unwrap_or_default().into(),

@@ -1,7 +1,7 @@
 //! Several recipes, each of which may take something from the trees of those before it: what depends on nothing that is
 //! still being built is built at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,6 +19,8 @@ pub struct Node<'a> {
     pub request: Request<'a>,
     /// Where each of its bases comes from.
     pub bases: BTreeMap<Base, Input>,
+    /// Why those of its bases that are images of the store are impure, as far as they are.
+    pub impure: Vec<String>,
 }
 
 /// Where a base comes from.
@@ -44,6 +46,8 @@ pub struct Failed {
 struct Progress {
     /// The tree of each that is built.
     trees: Vec<Option<Digest>>,
+    /// Why each is impure.
+    impure: Vec<Vec<String>>,
     /// Steps in all, and those that were known.
     steps: usize,
     cached: usize,
@@ -92,6 +96,7 @@ pub fn assemble(nodes: &[Node<'_>], store: &Store, watch: &dyn Watch) -> Result<
         at_once: thread::available_parallelism().map_or(1, NonZero::get),
         progress: Mutex::new(Progress {
             trees: vec![None; nodes.len()],
+            impure: vec![Vec::new(); nodes.len()],
             steps: 0,
             cached: 0,
             running: 0,
@@ -153,6 +158,7 @@ impl Graph<'_> {
         match outcome {
             Ok(grown) => {
                 progress.trees[index] = Some(grown.tree);
+                progress.impure[index] = grown.impure;
                 progress.steps += grown.steps;
                 progress.cached += grown.cached;
             }
@@ -185,11 +191,12 @@ impl Graph<'_> {
             }
             Ok(facts)
         });
-        let bases = self.wait(node)?;
+        let (bases, impure) = self.wait(node)?;
         let outcome = prepared
             .and_then(|facts| {
                 let facing = Facing {
                     bases: &bases,
+                    impure,
                     store: self.store,
                     watch,
                 };
@@ -202,7 +209,7 @@ impl Graph<'_> {
     }
 
     /// Waits for the bases of a recipe and for its turn.
-    fn wait(&self, node: &Node<'_>) -> Option<Bases> {
+    fn wait(&self, node: &Node<'_>) -> Option<(Bases, Vec<String>)> {
         let mut progress = self.progress();
         loop {
             if progress.failed.is_some() {
@@ -219,7 +226,8 @@ impl Graph<'_> {
                 .collect();
             if bases.len() == node.bases.len() && progress.running < self.at_once {
                 progress.running += 1;
-                return Some(bases);
+                let impure = inherited(node, &progress.impure);
+                return Some((bases, impure));
             }
             progress = self
                 .changed
@@ -227,4 +235,14 @@ impl Graph<'_> {
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// Returns why the bases of `node` are impure, each reason once, in an order that does not depend on who was built first.
+fn inherited(node: &Node<'_>, known: &[Vec<String>]) -> Vec<String> {
+    let recipes = node.bases.values().filter_map(|input| match input {
+        Input::Recipe(index) => known.get(*index),
+        Input::Tree(_) => None,
+    });
+    let all: BTreeSet<&String> = recipes.chain([&node.impure]).flatten().collect();
+    all.into_iter().cloned().collect()
 }

@@ -1,7 +1,8 @@
 //! Recipe → image: the first of the two journeys. Each stage is called in order and hands its product to the next.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, Hasher};
 use crate::entry::{Content, Kind};
@@ -14,6 +15,7 @@ use crate::plan::resolve::{self, Facts};
 use crate::plan::{Origin, Pinned, Plan};
 use crate::recipe::{Base, Location, Recipe, Verb};
 use crate::rootfs;
+use crate::spec::streams::Streams;
 use crate::store::{self, Image, ImageId, PastBuild, PastStep, StepRecord, Store};
 use crate::tree::{Size, Tree};
 use crate::unpack::Limits;
@@ -21,6 +23,7 @@ use crate::watch::{Event, Watch};
 
 mod base;
 mod explain;
+mod grant;
 pub mod graph;
 mod perform;
 pub mod pin;
@@ -52,6 +55,19 @@ pub struct Request<'a> {
     pub limits: &'a Limits,
     /// Whether to say why each step is done ([`Event::StepExplained`]).
     pub explain: bool,
+    /// Files that steps may read and that stay out of the image, by the name that steps know them by.
+    pub secrets: &'a BTreeMap<String, PathBuf>,
+    /// How a shell is opened where the command of a `run` step has failed; `None`: none is.
+    pub shell: Option<&'a Shell>,
+}
+
+/// A shell for the caller.
+#[derive(Debug, Clone, Default)]
+pub struct Shell {
+    /// Its standard input, output and error.
+    pub streams: Streams,
+    /// What the caller's terminal is (`TERM`).
+    pub term: Option<OsString>,
 }
 
 /// What a build gave.
@@ -118,9 +134,10 @@ pub use run::Error as RunError;
 pub(crate) type Bases = BTreeMap<Base, Digest>;
 
 /// What a build finds besides its recipe.
-#[derive(Clone, Copy)]
 struct Facing<'a> {
     bases: &'a Bases,
+    /// Why the bases are impure, as far as they are.
+    impure: Vec<String>,
     store: &'a Store,
     watch: &'a dyn Watch,
 }
@@ -145,6 +162,12 @@ fn facts(request: &Request<'_>) -> Result<Facts, fetch::Error> {
                     .copies
                     .insert(from.clone(), copied(&request.folder.join(from))?);
             }
+            Verb::Run(script) => {
+                for path in script.copies() {
+                    let found = copied(&request.folder.join(path))?;
+                    facts.copies.insert(path.to_owned(), found);
+                }
+            }
             _ => {}
         }
     }
@@ -160,6 +183,15 @@ fn prefetch(request: &Request<'_>, facts: &Facts, store: &Store, watch: &dyn Wat
         }
     }
     sources::fetch_all(unread.iter(), request.folder, request.fetch, store, watch)
+}
+
+/// Says of each step that has a network that the image is impure for it.
+fn impurities(plan: &Plan, name: &str) -> Vec<String> {
+    let steps = plan.steps.iter().enumerate();
+    let impure = steps.filter(|(_, step)| matches!(&step.verb, Verb::Run(script) if script.network));
+    impure
+        .map(|(index, step)| format!("step {} of {name} ({}) has a network", index + 1, step.label))
+        .collect()
 }
 
 /// Whether an archive lies beside the recipe, where it is read in its place.
@@ -204,6 +236,8 @@ struct Build<'a> {
     parent: Option<Parent>,
     /// The newest time in all that comes from other trees (seconds since 1970 UTC).
     newest: i64,
+    /// Why another build may give another tree.
+    impure: Vec<String>,
     store: &'a Store,
     watch: &'a dyn Watch,
 }
@@ -213,6 +247,7 @@ struct Grown {
     tree: Digest,
     steps: usize,
     cached: usize,
+    impure: Vec<String>,
 }
 
 /// What the store knows of a plan: the tree after each step, as far as it goes.
@@ -231,7 +266,12 @@ impl Known {
 impl<'a> Build<'a> {
     /// Looks at what the recipe takes from other trees, which are in the store, and plans the rest.
     fn new(request: Request<'a>, mut facts: Facts, facing: Facing<'a>) -> Result<Self, Error> {
-        let Facing { bases, store, watch } = facing;
+        let Facing {
+            bases,
+            mut impure,
+            store,
+            watch,
+        } = facing;
         let parent = base::parent(request.recipe, bases, store)?;
         let mut newest = parent.map_or(0, |parent| parent.newest);
         for (index, part) in base::parts(&request, bases, store)? {
@@ -244,12 +284,14 @@ impl<'a> Build<'a> {
             .iter()
             .map(|step| key::ingredients(step, request.arch))
             .collect();
+        impure.extend(impurities(&plan, request.name));
         Ok(Self {
             request,
             plan,
             ingredients,
             parent,
             newest,
+            impure,
             store,
             watch,
         })
@@ -278,6 +320,7 @@ impl<'a> Build<'a> {
                 tree,
                 steps,
                 cached: steps,
+                impure: self.impure.clone(),
             });
         }
         let _turn = self.turn()?;
@@ -286,6 +329,7 @@ impl<'a> Build<'a> {
             tree: self.store.put_tree(&tree)?,
             steps,
             cached,
+            impure: self.impure.clone(),
         })
     }
 
@@ -367,7 +411,10 @@ impl<'a> Build<'a> {
             Err(store::Error::NoImage(_)) => return Ok(None),
             image => image?,
         };
-        let same = image.tree == tree && image.conf == self.plan.conf && image.run == self.plan.run;
+        let same = image.tree == tree
+            && image.conf == self.plan.conf
+            && image.run == self.plan.run
+            && image.impure == self.impure;
         if !same || !self.store.has_rootfs(&image.tree)? || !self.store.has_conf(&id)? {
             return Ok(None);
         }
@@ -420,8 +467,7 @@ impl<'a> Build<'a> {
 
     /// Performs what is to be done. Returns the tree, and how many steps were known.
     fn work(&self) -> Result<(Tree, usize), Error> {
-        let mut performing =
-            Performing::new(self.store, self.request.folder, self.request.limits, self.watch);
+        let mut performing = Performing::new(self.request, self.store, self.watch);
         let epoch = match self.epoch(performing.times())? {
             Some(epoch) => epoch,
             None => self.read_times(&mut performing)?,
@@ -569,7 +615,13 @@ impl<'a> Build<'a> {
     /// Lays the tree out as a folder, writes the image and what its runs find in `/etc`, and names it, in this order.
     fn keep(&self, tree: Tree, cached: usize) -> Result<Built, Error> {
         let digest = self.store.put_tree(&tree)?;
-        let image = Image::new(digest, &tree, self.plan.conf.clone(), self.plan.run.clone());
+        let image = Image::new(
+            digest,
+            &tree,
+            self.plan.conf.clone(),
+            self.plan.run.clone(),
+            self.impure.clone(),
+        );
         rootfs::checkout::checkout(self.store, &digest, &tree, self.watch)?;
         let id = self.store.put_image(&image)?;
         let etc = TreePath::parse("etc")

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::Request;
+use super::grant::{self, Grants};
 use super::run::{self, Run};
 use crate::digest::{Digest, HashReader};
 use crate::entry::{Content, Entry, Kind};
@@ -16,7 +18,7 @@ use crate::recipe::{Location, Owner, Select, User, Verb};
 use crate::store::{self, Stage, Store};
 use crate::tree::accounts::{self, Accounts};
 use crate::tree::{NodeKind, Tree, apply};
-use crate::unpack::{self, BadArchive, Body, Limits, Selector};
+use crate::unpack::{self, BadArchive, Body, Selector};
 use crate::watch::{Event, Watch};
 
 /// An account file that is larger than this is not one, in bytes.
@@ -62,6 +64,12 @@ pub enum Error {
         path: TreePath,
         /// The other recipe or image, as this one names it.
         base: String,
+    },
+    /// A secret that nobody has given.
+    #[error("the secret `{name}` is not given")]
+    NoSecret {
+        /// Its name.
+        name: String,
     },
     /// Something beside the recipe was written to while it was read.
     #[error("`{path}` changed while it was being read")]
@@ -125,8 +133,7 @@ pub(super) struct Perform<'p> {
 /// What steps are performed with.
 pub(super) struct Performing<'a> {
     store: &'a Store,
-    folder: &'a Path,
-    limits: &'a Limits,
+    request: Request<'a>,
     watch: &'a dyn Watch,
     /// Archives that had to be unpacked before their step: by step and digest.
     early: BTreeMap<(usize, Digest), Early<'a>>,
@@ -144,11 +151,10 @@ struct Early<'a> {
 }
 
 impl<'a> Performing<'a> {
-    pub(super) fn new(store: &'a Store, folder: &'a Path, limits: &'a Limits, watch: &'a dyn Watch) -> Self {
+    pub(super) fn new(request: Request<'a>, store: &'a Store, watch: &'a dyn Watch) -> Self {
         Self {
             store,
-            folder,
-            limits,
+            request,
             watch,
             early: BTreeMap::new(),
             times: BTreeMap::new(),
@@ -243,11 +249,20 @@ impl<'a> Performing<'a> {
             Verb::Remove { patterns } => _ = tree.remove(patterns)?,
             Verb::User(user) => self.add_user(&stage, perform, user, tree)?,
             Verb::Run(script) => {
+                let from = grant::From {
+                    store: self.store,
+                    watch: self.watch,
+                    folder: self.request.folder,
+                    secrets: self.request.secrets,
+                    epoch: perform.epoch,
+                };
                 let run = Run {
                     store: self.store,
                     watch: self.watch,
                     index: perform.index,
                     epoch: perform.epoch,
+                    grants: Grants::new(&script.mounts, &perform.step.mounted, &from)?,
+                    shell: self.request.shell,
                 };
                 *tree = run.carry_out(script, tree, &stage)?;
             }
@@ -327,17 +342,18 @@ impl<'a> Performing<'a> {
         };
         let summary = match &archive.origin {
             Origin::At(Location::File(path)) => {
-                let file =
-                    fs_err::File::open(self.folder.join(path)).map_err(|source| fetch::Error::Read {
-                        path: self.folder.join(path),
+                let file = fs_err::File::open(self.request.folder.join(path)).map_err(|source| {
+                    fetch::Error::Read {
+                        path: self.request.folder.join(path),
                         source,
-                    })?;
+                    }
+                })?;
                 let mut reader = HashReader::new(file);
-                let summary = unpack::entries(&archive.name, &mut reader, self.limits, &mut take)?;
+                let summary = unpack::entries(&archive.name, &mut reader, self.request.limits, &mut take)?;
                 // Whatever stands behind the archive's end counts for its digest as well.
                 let rest = io::copy(&mut reader, &mut io::sink());
                 rest.map_err(|source| fetch::Error::Read {
-                    path: self.folder.join(path),
+                    path: self.request.folder.join(path),
                     source,
                 })?;
                 if reader.finish().0 != archive.sha256 {
@@ -350,7 +366,7 @@ impl<'a> Performing<'a> {
                 let source = source.ok_or_else(|| Error::NoSource {
                     name: archive.name.clone(),
                 })?;
-                unpack::entries(&archive.name, source, self.limits, &mut take)?
+                unpack::entries(&archive.name, source, self.request.limits, &mut take)?
             }
         };
         self.times
@@ -369,35 +385,18 @@ impl<'a> Performing<'a> {
         else {
             return Ok(());
         };
-        let path = self.folder.join(from);
-        let listing = fetch::local::list(&path)?;
-        let mut layer = tree.layer(perform.epoch);
-        if !listing.is_file() {
-            // The folder that is copied becomes `into`; one that is there already keeps its mode and owner.
-            layer.make_folder(into)?;
+        let beside = Beside {
+            folder: self.request.folder,
+            from,
+            into,
+            mode: *mode,
+            owner: *owner,
+            epoch: perform.epoch,
+        };
+        match lay_beside(&beside, stage, tree)? {
+            seen if Some(seen) == perform.step.copied => Ok(()),
+            _ => Err(Error::Changed { path: from.clone() }),
         }
-        let mut seen = crate::digest::Hasher::new();
-        for entry in listing.entries() {
-            let file_mode = match (&entry.kind, mode) {
-                (Kind::File(_), Some(mode)) => *mode,
-                _ => entry.meta.mode,
-            };
-            let meta = owned(file_mode, *owner, perform.epoch);
-            let placed = Entry {
-                path: into.join_path(&entry.path)?,
-                meta,
-                kind: entry.kind.clone(),
-            };
-            let placed = placed.try_map(|_, meta| -> Result<Content, Error> {
-                Ok(stage.add_file(&mut listing.open(&entry.path)?, meta)?)
-            })?;
-            super::take_in(&mut seen, &entry.path, entry.meta.mode, &placed.kind);
-            layer.lay(placed)?;
-        }
-        if Some(seen.finish()) != perform.step.copied {
-            return Err(Error::Changed { path: from.clone() });
-        }
-        Ok(())
     }
 
     /// Lays a part of another tree over the tree; times, and unless the step says otherwise modes and owners, stay.
@@ -524,6 +523,49 @@ impl<'a> Performing<'a> {
             },
         ))
     }
+}
+
+/// A file or folder beside the recipe on its way into a tree.
+pub(super) struct Beside<'a> {
+    /// The recipe's folder.
+    pub(super) folder: &'a Path,
+    /// Its path, as written.
+    pub(super) from: &'a str,
+    /// Where it goes.
+    pub(super) into: &'a TreePath,
+    /// Permission bits of files, where not their own.
+    pub(super) mode: Option<u16>,
+    pub(super) owner: Owner,
+    pub(super) epoch: i64,
+}
+
+/// Lays it over `tree`, with its files in `stage`, and returns its digest as it was read.
+pub(super) fn lay_beside(beside: &Beside<'_>, stage: &Stage<'_>, tree: &mut Tree) -> Result<Digest, Error> {
+    let listing = fetch::local::list(&beside.folder.join(beside.from))?;
+    let mut layer = tree.layer(beside.epoch);
+    if !listing.is_file() {
+        // The folder that is copied becomes `into`; one that is there already keeps its mode and owner.
+        layer.make_folder(beside.into)?;
+    }
+    let mut seen = crate::digest::Hasher::new();
+    for entry in listing.entries() {
+        let file_mode = match (&entry.kind, beside.mode) {
+            (Kind::File(_), Some(mode)) => mode,
+            _ => entry.meta.mode,
+        };
+        let meta = owned(file_mode, beside.owner, beside.epoch);
+        let placed = Entry {
+            path: beside.into.join_path(&entry.path)?,
+            meta,
+            kind: entry.kind.clone(),
+        };
+        let placed = placed.try_map(|_, meta| -> Result<Content, Error> {
+            Ok(stage.add_file(&mut listing.open(&entry.path)?, meta)?)
+        })?;
+        super::take_in(&mut seen, &entry.path, entry.meta.mode, &placed.kind);
+        layer.lay(placed)?;
+    }
+    Ok(seen.finish())
 }
 
 /// Returns the entry where it goes, or none where it is left out.

@@ -4,13 +4,15 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 
+use super::Shell;
+use super::grant::Grants;
 use crate::changes::as_in_tree;
 use crate::digest::Digest;
 use crate::enter;
 use crate::entry::{Change, Content, Entry, Kind};
 use crate::path::TreePath;
 use crate::process::{self, Output, Stream};
-use crate::recipe::{Conf, RunDefaults, Script};
+use crate::recipe::{Conf, Network, RunDefaults, Script};
 use crate::rootfs::capture::{self, Notes, capture};
 use crate::rootfs::kept::{self, Kept};
 use crate::rootfs::{self, Rootfs};
@@ -79,6 +81,10 @@ pub(super) struct Run<'a> {
     pub(super) index: usize,
     /// The latest time that a file may have (seconds since 1970 UTC).
     pub(super) epoch: i64,
+    /// What the command finds besides the tree.
+    pub(super) grants: Grants,
+    /// How a shell is opened where the command fails, if one is.
+    pub(super) shell: Option<&'a Shell>,
 }
 
 impl Run<'_> {
@@ -98,7 +104,7 @@ impl Run<'_> {
         let root = place::dress_of(&rootfs.tree_path())?;
         let kept = Kept::in_store(self.store, root)?;
         rootfs.kept = kept.share()?;
-        let spec = self.spec(script)?;
+        let spec = self.spec(script, None)?;
         let plan = enter::plan(&rootfs, &spec, None).map_err(Box::new)?;
         let notes = match plan.table.user_xattr {
             true => Notes::User,
@@ -114,15 +120,32 @@ impl Run<'_> {
         let ended = enter::carry_out_telling(rootfs, &spec, plan, &mut lines).map_err(Box::new)?;
         match ended.ending {
             Ending::Code(0) => Ok((kept, notes, places)),
-            ending => Err(Error::Command {
-                ending,
-                last: lines.finish(),
-            }),
+            ending => {
+                let last = lines.finish();
+                if let Some(shell) = self.shell {
+                    self.open_shell(script, tree, &kept, shell)?;
+                }
+                Err(Error::Command { ending, last })
+            }
         }
     }
 
+    /// Opens a shell where the command failed: in the same tree with what it wrote, for the same user, with the same
+    /// environment and mounts.
+    fn open_shell(&self, script: &Script, tree: &Digest, kept: &Kept, shell: &Shell) -> Result<(), Error> {
+        self.watch.see(Event::HandedOver {
+            text: "the command failed; this shell is where it was, and what it does counts for nothing: `exit` ends the build",
+        });
+        let mut rootfs = Rootfs::of_tree(self.store, tree);
+        rootfs.kept = kept.share()?;
+        let spec = self.spec(script, Some(shell))?;
+        let plan = enter::plan(&rootfs, &spec, None).map_err(Box::new)?;
+        enter::carry_out(rootfs, &spec, plan).map_err(Box::new)?;
+        Ok(())
+    }
+
     /// What the command finds is the same everywhere; nothing of the machine or of the caller is in it.
-    fn spec(&self, script: &Script) -> Result<RunSpec, Error> {
+    fn spec(&self, script: &Script, shell: Option<&Shell>) -> Result<RunSpec, Error> {
         let fixed = [
             ("LC_ALL", "C.UTF-8".to_owned()),
             ("TZ", "UTC".to_owned()),
@@ -132,19 +155,28 @@ impl Run<'_> {
             fixed.map(|(name, value)| (name.to_owned(), value)).into();
         env.extend(script.env.clone());
         let defaults = RunDefaults {
-            command: script.words.command(),
+            command: match shell {
+                Some(_) => vec!["/bin/sh".to_owned()],
+                None => script.words.command(),
+            },
             env,
             workdir: script.workdir.clone(),
             user: script.user.clone(),
-            network: None,
+            network: script.network.then_some(Network::Host),
         };
         let asked = Asked {
             hostname: Some(HOST_NAME.to_owned()),
-            streams: Streams {
-                each: [Stdio::Null, Stdio::Pipe, Stdio::Pipe],
-                detached: true,
-                terminal: None,
+            streams: match shell {
+                Some(shell) => shell.streams,
+                None => Streams {
+                    each: [Stdio::Null, Stdio::Pipe, Stdio::Pipe],
+                    detached: true,
+                    terminal: None,
+                },
             },
+            term: shell.and_then(|shell| shell.term.clone()),
+            input: script.stdin.as_ref().map(|text| text.clone().into_bytes()),
+            mounts: self.grants.extras.clone(),
             scratch: ScratchKind::Disk,
             same_addresses: true,
             ..Asked::default()

@@ -3,7 +3,7 @@
 
 use super::PlannedStep;
 use crate::digest::{Digest, Hasher};
-use crate::recipe::{Owner, Select, Verb, Words};
+use crate::recipe::{Granted, Owner, Select, Verb, Words};
 
 /// Changes whenever the same ingredients would give another tree than before.
 const FORMAT: &str = "1";
@@ -89,6 +89,22 @@ pub fn ingredients(step: &PlannedStep, arch: &str) -> Ingredients {
                 .for_each(|(name, value)| list.add("env", format!("{name}={value}")));
             list.add("workdir", script.workdir.as_deref().unwrap_or("/"));
             list.add("user", script.user.as_deref().unwrap_or("0"));
+            if let Some(text) = &script.stdin {
+                list.add("stdin", Digest::of(text.as_bytes()));
+            }
+            if script.network {
+                list.add("network", "the machine's");
+            }
+            let mut mounted = step.mounted.iter();
+            for mount in &script.mounts {
+                // What a cache holds and a secret says counts for nothing; that they are there does.
+                let what = match &mount.granted {
+                    Granted::Copy(_) => mounted.next().map(Digest::to_string).unwrap_or_default(),
+                    Granted::Cache(_) => "cache".to_owned(),
+                    Granted::Secret(_) => "secret".to_owned(),
+                };
+                list.add("mount", format!("{} {what}", mount.at));
+            }
         }
     }
     list.select(&step.select);
@@ -170,6 +186,7 @@ mod tests {
             archives: vec![],
             select: Select::default(),
             copied: None,
+            mounted: vec![],
         }
     }
 

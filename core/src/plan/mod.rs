@@ -36,6 +36,8 @@ pub struct PlannedStep {
     ///
     /// [part]: crate::tree::Tree::part
     pub copied: Option<Digest>,
+    /// For `run`: the digest of each file or folder that is mounted from beside the recipe, in order.
+    pub mounted: Vec<Digest>,
 }
 
 /// A source whose bytes are known by digest.

@@ -185,6 +185,7 @@ fn plan_step(index: usize, verb: &Verb, lock: &Lock, facts: &Facts) -> Result<Pl
         archives: Vec::new(),
         select: Select::default(),
         copied: None,
+        mounted: Vec::new(),
     };
     match verb {
         Verb::Unpack { source, select } => {
@@ -207,6 +208,14 @@ fn plan_step(index: usize, verb: &Verb, lock: &Lock, facts: &Facts) -> Result<Pl
                 .get(from)
                 .ok_or_else(|| Error::NoFile { path: from.clone() })?;
             step.copied = Some(*digest);
+        }
+        Verb::Run(script) => {
+            for path in script.copies() {
+                let digest = facts.copies.get(path).ok_or_else(|| Error::NoFile {
+                    path: path.to_owned(),
+                })?;
+                step.mounted.push(*digest);
+            }
         }
         Verb::Take { path, .. } => {
             let part = facts.parts.get(&index).ok_or_else(|| Error::NoFile {

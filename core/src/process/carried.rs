@@ -24,13 +24,17 @@ pub(super) struct Carried {
 
 impl Carried {
     /// Makes what mk and the child need of it, before the clone.
-    pub(super) fn prepare(wanted: &Streams, doomed: Option<Doomed>) -> Result<(Self, Theirs), SysError> {
+    pub(super) fn prepare(
+        wanted: &Streams,
+        input: Option<&[u8]>,
+        doomed: Option<Doomed>,
+    ) -> Result<(Self, Theirs), SysError> {
         let console = Console::open(wanted)?;
         let keeper = Keeper::start(AtEnd {
             terminal: console.as_ref().map(Console::restore).transpose()?.flatten(),
             cgroups: doomed,
         })?;
-        let (theirs, ours) = streams::make(wanted)?;
+        let (theirs, ours) = streams::make(wanted, input)?;
         let relay = match wanted.are_direct() {
             true => None,
             false => Some(Relay::new(wanted, ours)?),

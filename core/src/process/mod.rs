@@ -199,6 +199,7 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
     let incoming = Incoming::open(work.heard())?;
     let (carried, files) = Carried::prepare(
         &work.program().streams,
+        work.program().input.as_deref(),
         work.own_cgroups().map(cgroup::Groups::doomed),
     )?;
     let (tethered, tether) = process::pipe()?;

@@ -39,6 +39,8 @@ pub struct Program {
     pub(super) oom_score: Option<CString>,
     /// Whether its programs lie at the same addresses each time.
     pub(super) same_addresses: bool,
+    /// What it reads where its standard input is nothing.
+    pub(super) input: Option<Vec<u8>>,
 }
 
 impl Program {
@@ -86,6 +88,7 @@ impl Program {
                 None => None,
             },
             same_addresses: spec.same_addresses,
+            input: spec.input.clone(),
         })
     }
 

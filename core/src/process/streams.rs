@@ -34,13 +34,19 @@ pub(super) struct Theirs([Option<OwnedFd>; 3]);
 #[derive(Debug, Default)]
 pub(super) struct Ours(pub(super) [Option<OwnedFd>; 3]);
 
-/// Makes what `streams` needs besides the terminal; of a run on files of the caller's that is nothing.
-pub(super) fn make(streams: &Streams) -> Result<(Theirs, Ours), SysError> {
+/// Makes what `streams` needs besides the terminal; of a run on files of the caller's that is nothing. `input` stands in the
+/// place of an input that is nothing.
+pub(super) fn make(streams: &Streams, input: Option<&[u8]>) -> Result<(Theirs, Ours), SysError> {
     let (mut theirs, mut ours) = (Theirs::default(), Ours::default());
     for (at, one) in streams.each.into_iter().enumerate() {
         match one {
             Stdio::Caller | Stdio::Terminal => {}
-            Stdio::Null => theirs.0[at] = Some(stdio::open_null()?),
+            Stdio::Null => {
+                theirs.0[at] = Some(match input {
+                    Some(text) if at == 0 => stdio::text(text)?,
+                    _ => stdio::open_null()?,
+                });
+            }
             Stdio::Pipe => {
                 let (reader, writer) = process::pipe()?;
                 let (inside, outside) = if at == 0 {
@@ -112,7 +118,7 @@ mod tests {
 
     #[test]
     fn files_of_the_callers_cost_nothing() {
-        let (theirs, ours) = make(&Streams::default()).unwrap();
+        let (theirs, ours) = make(&Streams::default(), None).unwrap();
         assert!(theirs.0.iter().chain(&ours.0).all(Option::is_none));
     }
 
@@ -122,7 +128,7 @@ mod tests {
             detached: true,
             ..Wanted::default()
         };
-        let (theirs, ours) = make(&Streams::decide(wanted, Callers::default())).unwrap();
+        let (theirs, ours) = make(&Streams::decide(wanted, Callers::default()), None).unwrap();
         assert!(theirs.0.iter().all(Option::is_some));
         assert_eq!(ours.0.each_ref().map(Option::is_some), [false, true, true]);
         let mut bytes = [0; 4];

@@ -354,6 +354,17 @@ fn id(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
+/// The name of a cache or a secret.
+pub(super) fn name(text: &str) -> Checked<String> {
+    match is_image_name(text) {
+        true => Ok(text.to_owned()),
+        false => wrong(
+            format!("{} cannot be a name", quoted(text)),
+            "lower-case letters, digits, `.`, `_` and `-`, the first a letter or digit",
+        ),
+    }
+}
+
 /// A pattern for entries of an archive; a leading slash says nothing more than none.
 pub(super) fn entry_glob(text: &str) -> Checked<String> {
     glob(text, text.trim_start_matches("./").trim_start_matches('/'))

@@ -35,6 +35,10 @@ pub(super) enum Shape {
     Table(&'static [Key]),
     /// A text, or a table with keys of its own.
     TextOrTable(Text, &'static [Key]),
+    /// A list of tables with keys of their own.
+    Tables(&'static [Key]),
+    /// Whether.
+    Switch,
     /// The list of steps.
     Steps,
 }
@@ -129,6 +133,7 @@ const NETWORK: Text = matching(
     "one of \"none\", \"host\", \"bridge\", \"bridge:NAME\", \"private\", \"private:NAME\", \"user\"",
     "none|host|user|(bridge|private)(:[a-z0-9][a-z0-9._-]{0,14})?",
 );
+const CACHE: Text = matching("a name, such as \"apt\"", "[a-z0-9][a-z0-9._-]{0,127}");
 const SCRIPT: Text = text("what a shell is to read, in quotes");
 const WHO: Text = text("a user, such as \"app\", \"1000\" or \"1000:1000\"");
 
@@ -219,6 +224,26 @@ pub(super) static TAKEN: &[Key] = &[
         "The recipe or image whose tree it is taken from.",
     ),
     need("path", Shape::Text(PATH), "Its path in that tree."),
+];
+
+/// What one of `mounts` may hold.
+pub(super) static MOUNT: &[Key] = &[
+    may(
+        "copy",
+        Shape::Text(SOURCE),
+        "A file or folder from beside the recipe, which cannot be changed; a part of what the step is made of.",
+    ),
+    may(
+        "cache",
+        Shape::Text(CACHE),
+        "A folder that outlives the build, by name; no part of what the step is made of.",
+    ),
+    may(
+        "secret",
+        Shape::Text(CACHE),
+        "A file that `mk build --secret NAME=FILE` gives; no part of what the step is made of.",
+    ),
+    need("at", Shape::Text(PATH), "Where it is in the tree."),
 ];
 
 /// What `[run]` may hold.
@@ -410,6 +435,21 @@ pub(super) static VERBS: &[VerbKeys] = &[
                 "user",
                 Shape::Text(WHO),
                 "Who runs it: `name`, `uid`, `name:group` or `uid:gid`; root unless given.",
+            ),
+            may(
+                "stdin",
+                Shape::Text(ANY),
+                "What it reads from its standard input; nothing unless given.",
+            ),
+            may(
+                "mounts",
+                Shape::Tables(MOUNT),
+                "What it finds besides the tree, and what stays out of the image: `copy`, `cache` or `secret`, and `at`.",
+            ),
+            may(
+                "network",
+                Shape::Switch,
+                "Whether it has the network of the machine that builds, which makes the image impure.",
             ),
         ],
     },

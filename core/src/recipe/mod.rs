@@ -201,6 +201,42 @@ pub struct Script {
     pub workdir: Option<String>,
     /// Who runs it: `name`, `uid`, `name:group` or `uid:gid`; `None`: root.
     pub user: Option<String>,
+    /// What it reads from its standard input; `None`: nothing.
+    pub stdin: Option<String>,
+    /// What it finds in the tree that stays out of the image, in the order of their places.
+    pub mounts: Vec<Mount>,
+    /// Whether it has the network of the machine that builds, which makes the image impure.
+    pub network: bool,
+}
+
+impl Script {
+    /// Returns what is mounted from beside the recipe, as written, in order.
+    pub fn copies(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().filter_map(|mount| match &mount.granted {
+            Granted::Copy(path) => Some(path.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// Something that a command finds in the tree and that is no part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// What it is.
+    pub granted: Granted,
+    /// Where it is; never the root.
+    pub at: TreePath,
+}
+
+/// What a command is granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Granted {
+    /// A file or folder beside the recipe, as written; it cannot be changed.
+    Copy(String),
+    /// A folder of the store that all recipes share by this name, and that outlives the build.
+    Cache(String),
+    /// A file that the caller gives by this name; it cannot be changed.
+    Secret(String),
 }
 
 /// How a command is written.

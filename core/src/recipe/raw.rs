@@ -251,6 +251,11 @@ impl<'r> Section<'r> {
         })
     }
 
+    /// Where it is, and whose mistakes are noted there.
+    pub(super) fn place(&self) -> (&'r Raw<'r>, Range<usize>) {
+        (self.raw, self.span.clone())
+    }
+
     /// Reads a key that must be there; `None`: a mistake was noted.
     pub(super) fn required<T>(
         &self,
@@ -414,6 +419,39 @@ impl<'r> Value<'r> {
         ))
     }
 
+    /// Reads a list of tables with keys of their own, which is not empty.
+    pub(super) fn sections(self, name: &str) -> Option<Vec<Section<'r>>> {
+        let (DeValue::Array(array), &Shape::Tables(keys)) = (self.it.get_ref(), &self.key.shape) else {
+            return self.wrong_type(self.it);
+        };
+        if array.is_empty() {
+            let what = format!("the list of `{}` is empty", self.key.name);
+            self.raw.note(self.span(), what, self.expected(), None);
+            return None;
+        }
+        let sections = array.iter().map(|item| match item.get_ref() {
+            DeValue::Table(table) => Some(Section::new(
+                self.raw,
+                name,
+                item.span(),
+                table,
+                keys.iter().collect(),
+            )),
+            _ => self.wrong_type(item),
+        });
+        // Collected first, so that every item that is no table is told.
+        let sections: Vec<_> = sections.collect();
+        sections.into_iter().collect()
+    }
+
+    /// Reads true or false.
+    pub(super) fn switch(self) -> Option<bool> {
+        match self.it.get_ref() {
+            DeValue::Boolean(value) => Some(*value),
+            _ => self.wrong_type(self.it),
+        }
+    }
+
     /// Reads the list of steps: each table with its place.
     pub(super) fn steps(self) -> Option<Vec<(Range<usize>, &'r DeTable<'r>)>> {
         let DeValue::Array(array) = self.it.get_ref() else {
@@ -542,6 +580,11 @@ impl<'r> Value<'r> {
             Shape::Texts(_) => "a table from names to texts in quotes".to_owned(),
             Shape::Lists(_) => "a table from names to lists of texts".to_owned(),
             Shape::Table(_) => format!("a table: `[{}]` on a line of its own", self.key.name),
+            Shape::Tables(keys) => {
+                let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
+                format!("a list of tables with {}", names.join(", "))
+            }
+            Shape::Switch => "true or false".to_owned(),
             Shape::TextOrTable(text, keys) => {
                 let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
                 format!("{}, or a table `{{ {} }}`", text.expected, names.join(", "))

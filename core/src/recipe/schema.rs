@@ -75,6 +75,8 @@ fn shape(shape: &Shape) -> Map<String, Value> {
             },
         }),
         Shape::Table(keys) => Value::Object(object(*keys)),
+        Shape::Tables(keys) => json!({ "type": "array", "minItems": 1, "items": object(*keys) }),
+        Shape::Switch => json!({ "type": "boolean" }),
         Shape::TextOrTable(text, keys) => json!({ "anyOf": [string(text), object(*keys)] }),
         Shape::Steps => json!({ "type": "array", "minItems": 1, "items": { "oneOf": steps() } }),
     };

@@ -7,7 +7,7 @@ use toml::de::DeTable;
 
 use super::keys::{self, Key, VERBS, VerbKeys};
 use super::raw::{Raw, Section, alternatives, quoted};
-use super::{Base, Owner, Script, Select, Source, Step, User, Verb, Words, check};
+use super::{Base, Granted, Mount, Owner, Script, Select, Source, Step, User, Verb, Words, check};
 use crate::path::TreePath;
 
 /// Reads the step whose header is at `header`; `None`: mistakes were noted.
@@ -291,12 +291,72 @@ fn run(step: &Section<'_>) -> Option<Verb> {
     let env = step.optional("env", |value| value.texts(check::variable, check::no_nul));
     let workdir = step.optional("workdir", |value| value.text(check::path_text));
     let user = step.optional("user", |value| value.text(check::who));
+    let stdin = step.optional("stdin", |value| value.text(check::any));
+    let mounts = step.optional("mounts", |value| {
+        let mounts: Vec<_> = value.sections("a mount")?.iter().map(mount).collect();
+        let mut mounts = mounts.into_iter().collect::<Option<Vec<Mount>>>()?;
+        mounts.sort_by(|one, other| one.at.cmp(&other.at));
+        Some(mounts)
+    });
+    let network = step.optional("network", |value| value.switch());
+    let mounts = mounts?.unwrap_or_default();
+    note_places_twice(step, &mounts);
     Some(Verb::Run(Script {
         words: words?,
         env: env?.unwrap_or_default(),
         workdir: workdir?,
         user: user?,
+        stdin: stdin?,
+        mounts,
+        network: network?.unwrap_or_default(),
     }))
+}
+
+/// One of the `mounts` of a command.
+fn mount(table: &Section<'_>) -> Option<Mount> {
+    let copy = table.optional("copy", |value| value.text(check::source));
+    let cache = table.optional("cache", |value| value.text(check::name));
+    let secret = table.optional("secret", |value| value.text(check::name));
+    let at = table.required("at", |value| value.text(check::path_below_root));
+    let granted = match (copy?, cache?, secret?) {
+        (Some(path), None, None) => Granted::Copy(path),
+        (None, Some(name), None) => Granted::Cache(name),
+        (None, None, Some(name)) => Granted::Secret(name),
+        (None, None, None) => {
+            note_mount(table, "this mount says of nothing what it is");
+            return None;
+        }
+        _ => {
+            note_mount(table, "this mount is several things at once");
+            return None;
+        }
+    };
+    Some(Mount { granted, at: at? })
+}
+
+fn note_mount(table: &Section<'_>, what: &str) {
+    let (raw, span) = table.place();
+    raw.note(
+        span,
+        what,
+        Some("one of `copy`, `cache`, `secret`".to_owned()),
+        None,
+    );
+}
+
+fn note_places_twice(step: &Section<'_>, mounts: &[Mount]) {
+    let (raw, span) = step.place();
+    for pair in mounts.windows(2) {
+        if pair[0].at == pair[1].at {
+            let what = format!("two mounts are at `{}`", pair[0].at);
+            raw.note(
+                span.clone(),
+                what,
+                Some("each at a place of its own".to_owned()),
+                None,
+            );
+        }
+    }
 }
 
 fn mode(step: &Section<'_>, unless_given: u16) -> Option<u16> {

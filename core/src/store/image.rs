@@ -28,6 +28,8 @@ pub struct Image {
     pub conf: Conf,
     /// Defaults of `mk run`.
     pub run: RunDefaults,
+    /// Why another build of the same recipe may give another tree, a line each: empty where it gives this one.
+    pub impure: Vec<String>,
 }
 
 /// The name of an image: the digest of its document.
@@ -64,7 +66,7 @@ impl fmt::Display for ImageId {
 
 impl Image {
     /// Returns the image of a tree, whose digest is `digest`.
-    pub fn new(digest: Digest, tree: &Tree, conf: Conf, run: RunDefaults) -> Self {
+    pub fn new(digest: Digest, tree: &Tree, conf: Conf, run: RunDefaults, impure: Vec<String>) -> Self {
         let ids = tree.iter().map(|(_, node)| node.meta.uid.max(node.meta.gid));
         Self {
             tree: digest,
@@ -72,6 +74,7 @@ impl Image {
             top_id: ids.max().unwrap_or_default(),
             conf,
             run,
+            impure,
         }
     }
 
@@ -115,6 +118,9 @@ impl Image {
         if let Some(network) = &self.run.network {
             text.line("network", &network.to_string());
         }
+        for why in &self.impure {
+            text.line("impure", why);
+        }
         text.finish()
     }
 
@@ -129,6 +135,10 @@ impl Image {
         let top_id = reader.want("top-id")?;
         let conf = read_conf(&mut reader)?;
         let run = read_run(&mut reader)?;
+        let mut impure = Vec::new();
+        while let Some(why) = reader.text("impure")? {
+            impure.push(why);
+        }
         reader.finish()?;
         Ok(Self {
             tree,
@@ -136,6 +146,7 @@ impl Image {
             top_id,
             conf,
             run,
+            impure,
         })
     }
 }

@@ -25,10 +25,14 @@ pub(super) const SCRATCH: &str = "scratch";
 pub(super) const VOLUMES: &str = "volumes";
 /// What recipes were built of the last time.
 pub(super) const BUILDS: &str = "builds";
+/// Folders that `run` steps keep things in.
+pub(super) const CACHES: &str = "caches";
+/// What is in a cache, below its own folder.
+pub(super) const CACHE_DATA: &str = "data";
 /// Every folder of a store. Older ones lack those at the end.
-pub(super) const FOLDERS: [&str; 14] = [
+pub(super) const FOLDERS: [&str; 15] = [
     OBJECTS, TREES, ROOTFS, CONF, IMAGES, REFS, STEPS, SOURCES, LEASES, LOCKS, TRASH, SCRATCH, VOLUMES,
-    BUILDS,
+    BUILDS, CACHES,
 ];
 /// What is in a volume, below its own folder.
 pub(super) const VOLUME_DATA: &str = "data";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::libc;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::fs::{self, FileType, MemfdFlags, Mode, OFlags, SealFlags};
 
 use super::{Call, Errno, SysError, checked, terminal};
 
@@ -31,6 +31,22 @@ pub fn set_standard(number: u8, file: BorrowedFd<'_>) -> Result<(), SysError> {
 /// Opens what swallows everything and gives nothing.
 pub fn open_null() -> Result<OwnedFd, SysError> {
     fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).call("open(\"/dev/null\")")
+}
+
+/// Returns a file in memory that holds `text`, from its beginning, and that nobody can change (memfd_create(2)).
+pub fn text(text: &[u8]) -> Result<OwnedFd, SysError> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = fs::memfd_create(c"stdin", flags).call("memfd_create")?;
+    let mut at = 0;
+    while at < text.len() {
+        match rustix::io::pwrite(&file, &text[at..], at as u64) {
+            Err(Errno::INTR) => {}
+            written => at += written.call("pwrite")?,
+        }
+    }
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    fs::fcntl_add_seals(&file, seals).call("fcntl(F_ADD_SEALS)")?;
+    Ok(file)
 }
 
 /// Has reads and writes of `file`, and of every copy of it, return at once where they would have to wait (`EAGAIN`).

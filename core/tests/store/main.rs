@@ -143,7 +143,7 @@ fn try_to_fill(store: &Store, name: &str, more: Vec<File>) -> Result<(Tree, Imag
         hostname: Some(name.into()),
         ..Conf::default()
     };
-    let image = Image::new(digest, &tree, conf, RunDefaults::default());
+    let image = Image::new(digest, &tree, conf, RunDefaults::default(), Vec::new());
     let id = store.put_image(&image)?;
     store.put_conf(
         &id,

@@ -264,7 +264,15 @@ impl<'a> Check<'a> {
     fn image_facts(&mut self, digest: &Digest, tree: &Tree) {
         for id in self.images_of.get(digest).cloned().unwrap_or_default() {
             let said = &self.images[&id];
-            if *said != super::Image::new(*digest, tree, said.conf.clone(), said.run.clone()) {
+            if *said
+                != super::Image::new(
+                    *digest,
+                    tree,
+                    said.conf.clone(),
+                    said.run.clone(),
+                    said.impure.clone(),
+                )
+            {
                 let why = "its number of files, bytes or highest id is not that of its tree";
                 self.damage(layout::IMAGES, &id.to_string(), why, Hurt::Image(id));
             }
