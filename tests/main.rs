@@ -24,6 +24,9 @@ mod build;
 /// Recipes that start from others, or take something from them.
 mod family;
 
+/// What differs between two things with files in them.
+mod diff;
+
 /// What commands are granted besides their tree.
 mod granted;
 

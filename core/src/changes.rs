@@ -20,8 +20,8 @@ use crate::store::{self, Format, ImageId, Owners, Store};
 use crate::sys::dir::Dir;
 use crate::sys::namespace::{self, Namespaces};
 use crate::sys::{Errno, SysError, file};
-use crate::tree::Tree;
 use crate::tree::diff::{Difference, Held, Layer, What};
+use crate::tree::{Tree, change};
 
 /// Why nobody can tell what a container changed.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,9 @@ pub enum Error {
     /// The layer cannot be read.
     #[error(transparent)]
     Layer(#[from] capture::Error),
+    /// It does not fit the image.
+    #[error(transparent)]
+    Change(#[from] change::Error),
     /// A call failed.
     #[error("cannot read the writable layer")]
     Sys(#[from] SysError),
@@ -110,13 +113,51 @@ pub fn differences(store: &Store, document: &Document) -> Result<Vec<Difference>
         layer.take(change);
         Ok(())
     })?;
-    let places: Vec<TreePath> = document
-        .layer
-        .places
-        .iter()
+    Ok(without_places(layer.differences(), &places(document)))
+}
+
+/// Returns what the container has of its image, with what it changed; its own three files of `/etc` count only where it
+/// changed them.
+pub fn tree(store: &Store, document: &Document) -> Result<Tree, Error> {
+    let id = ImageId::from(document.image.digest.parse::<Digest>()?);
+    let image = store.tree(&store.image(&id)?.tree)?;
+    let mut changes = Vec::new();
+    capture_of(document, &mut |change| {
+        changes.push(match hashed(change)? {
+            Change::There(Entry { path, meta, kind }) => {
+                let meta = as_in_tree(meta, &image, &path, store.format());
+                Change::There(Entry { path, meta, kind })
+            }
+            Change::Redressed { path, meta, from } => {
+                let meta = as_in_tree(meta, &image, &path, store.format());
+                Change::Redressed { path, meta, from }
+            }
+            other => other,
+        });
+        Ok(())
+    })?;
+    let changes = without_made(changes, &places(document), &image);
+    Ok(image.changed(changes, i64::MAX)?)
+}
+
+/// Reads the layer of a container.
+pub(crate) fn capture_of(
+    document: &Document,
+    take: &mut dyn FnMut(Change<&File>) -> Result<(), capture::Error>,
+) -> Result<(), Error> {
+    let (upper, _) = open(document)?;
+    if let Some(started) = document.started {
+        enter_user_namespace(document, started.command)?;
+    }
+    Ok(capture(&upper, document.layer.notes(), take)?)
+}
+
+/// Returns where something else is mounted.
+fn places(document: &Document) -> Vec<TreePath> {
+    let places = document.layer.places.iter();
+    places
         .filter_map(|place| TreePath::normalise(place.as_bytes()).ok())
-        .collect();
-    Ok(without_places(layer.differences(), &places))
+        .collect()
 }
 
 /// Opens the folder that the container writes to, and the one with its own three files of `/etc`, where it has one.
@@ -194,7 +235,19 @@ fn taken(error: impl std::error::Error + Send + Sync + 'static) -> capture::Erro
     capture::Error::Taken(Box::new(error))
 }
 
-fn read(file: &File) -> Result<Content, capture::Error> {
+/// Names what the file of a change holds.
+pub(crate) fn hashed(change: Change<&File>) -> Result<Change<Content>, capture::Error> {
+    Ok(match change {
+        Change::There(entry) => Change::There(entry.try_map(|file: &File, _| read(file))?),
+        Change::Gone(path) => Change::Gone(path),
+        Change::Cleared(path) => Change::Cleared(path),
+        Change::Moved { path, from } => Change::Moved { path, from },
+        Change::Redressed { path, meta, from } => Change::Redressed { path, meta, from },
+        Change::Socket { path, meta } => Change::Socket { path, meta },
+    })
+}
+
+pub(crate) fn read(file: &File) -> Result<Content, capture::Error> {
     let mut writer = HashWriter::new(std::io::sink());
     file::read_pieces(file, |piece| {
         // A sink takes everything.
@@ -254,6 +307,49 @@ pub(crate) fn as_in_tree(mut meta: Meta, below: &Tree, path: &TreePath, format: 
         meta.xattrs.clone_from(&was.xattrs);
     }
     meta
+}
+
+/// Takes out what mk itself made to mount on: empty places, and the folders on the way to them, that `before` had not.
+pub(crate) fn without_made(
+    changes: Vec<Change<Content>>,
+    places: &[TreePath],
+    before: &Tree,
+) -> Vec<Change<Content>> {
+    let mut made = std::collections::BTreeSet::new();
+    for place in places {
+        let mut path = Some(place.clone());
+        while let Some(here) = path.filter(|here| before.get(here).is_none()) {
+            path = here.parent();
+            made.insert(here);
+        }
+    }
+    let is_made = |change: &Change<Content>| match change {
+        Change::There(Entry { path, kind, .. }) => {
+            let empty = match kind {
+                Kind::Folder => true,
+                Kind::File(content) => content.size == 0,
+                _ => false,
+            };
+            empty && made.contains(path)
+        }
+        _ => false,
+    };
+    // A folder comes before what is in it, and is wanted where something is.
+    let mut kept: Vec<Change<Content>> = Vec::new();
+    for change in changes.into_iter().rev() {
+        let wanted = match (&change, is_made(&change)) {
+            (Change::There(folder), true) => kept.iter().any(|inner| match inner {
+                Change::There(inner) => inner.path != folder.path && inner.path.is_within(&folder.path),
+                _ => false,
+            }),
+            _ => true,
+        };
+        if wanted {
+            kept.push(change);
+        }
+    }
+    kept.reverse();
+    kept
 }
 
 /// Takes out what mk itself made: the places that something is mounted on, and the folders on the way to them.

@@ -76,6 +76,9 @@ pub mod usage;
 /// A container + its image → what the container changed.
 pub mod changes;
 
+/// Two things with files in them, to be compared.
+pub mod compare;
+
 /// Image + RunSpec → exit status: the second of the two journeys, and a step of the first.
 pub mod enter;
 

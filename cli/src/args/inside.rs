@@ -96,21 +96,33 @@ pub(crate) struct Stats {
     pub(crate) state: StateArgs,
 }
 
-/// Show what a container changed against its image
+/// Show what a container changed, or how two images, folders or archives differ
 #[derive(Debug, Args)]
 #[command(after_help = "\
 One path a line: A was added, C was changed, D is gone, with all that was in it.
 Volumes and other places with a mount of their own are left out. A container
 that wrote to memory has nothing to show once it has ended.
 
+Of two things, the line says what changed, and the lines of text files that
+differ follow. Each is an image (name or digest), `tree:DIGEST`, a container
+(`container:NAME` where an image has the same name), a folder or an archive: a
+path has a slash, or ends as archives do. The exit code is 1 where they differ,
+and 2 where they cannot be compared.
+
 Examples:
   mk diff web
   mk diff --stat web
+  mk diff app container:web
+  mk diff busybox ./rootfs/
+  mk diff old.tar.gz new.tar.gz
   mk diff --json web | jq -r '.[] | select(.change == \"removed\").path'")]
 pub(crate) struct Diff {
-    /// The container: its name, its id, or the first digits of it
-    #[arg(value_name = "NAME")]
+    /// The container: its name, its id, or the first digits of it; of two things, the one that was first
+    #[arg(value_name = "A")]
     pub(crate) name: String,
+    /// What is compared with it
+    #[arg(value_name = "B")]
+    pub(crate) other: Option<String>,
     /// Print a JSON list, which says what of each path changed
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,7 @@
 //! The table: subcommand → function. Each file here turns its arguments into calls of core and prints the result.
 
 mod build;
+mod compare;
 mod completions;
 mod containers;
 mod diff;

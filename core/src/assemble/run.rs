@@ -1,15 +1,15 @@
 //! A `run` step: the tree before it, a command that writes over it, and the tree with what it wrote. The command runs in
 //! a container like those of `mk run`, without a network, with its writes in a folder of the store's.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 
 use super::Shell;
 use super::grant::Grants;
-use crate::changes::as_in_tree;
+use crate::changes::{as_in_tree, without_made};
 use crate::digest::Digest;
 use crate::enter;
-use crate::entry::{Change, Content, Entry, Kind};
+use crate::entry::{Change, Content, Entry};
 use crate::path::TreePath;
 use crate::process::{self, Output, Stream};
 use crate::recipe::{Conf, Network, RunDefaults, Script};
@@ -95,7 +95,7 @@ impl Run<'_> {
         rootfs::checkout(self.store, &digest, tree, self.watch)?;
         let (kept, notes, places) = self.enter(script, &digest)?;
         let changes = self.captured(&kept, notes, tree, stage)?;
-        Ok(tree.changed(without_places(changes, &places, tree), self.epoch)?)
+        Ok(tree.changed(without_made(changes, &places, tree), self.epoch)?)
     }
 
     /// Runs it, and returns where it wrote, how overlayfs keeps its notes there, and where something else was mounted.
@@ -224,45 +224,6 @@ impl Run<'_> {
 
 fn taken(error: store::Error) -> capture::Error {
     capture::Error::Taken(Box::new(error))
-}
-
-/// Takes out what mk itself made to mount on: empty places, and the folders on the way to them, that `before` had not.
-fn without_places(changes: Vec<Change<Content>>, places: &[TreePath], before: &Tree) -> Vec<Change<Content>> {
-    let mut made = BTreeSet::new();
-    for place in places {
-        let mut path = Some(place.clone());
-        while let Some(here) = path.filter(|here| before.get(here).is_none()) {
-            path = here.parent();
-            made.insert(here);
-        }
-    }
-    let is_made = |change: &Change<Content>| match change {
-        Change::There(Entry { path, kind, .. }) => {
-            let empty = match kind {
-                Kind::Folder => true,
-                Kind::File(content) => content.size == 0,
-                _ => false,
-            };
-            empty && made.contains(path)
-        }
-        _ => false,
-    };
-    // A folder comes before what is in it, and is wanted where something is.
-    let mut kept: Vec<Change<Content>> = Vec::new();
-    for change in changes.into_iter().rev() {
-        let wanted = match (&change, is_made(&change)) {
-            (Change::There(folder), true) => kept.iter().any(|inner| match inner {
-                Change::There(inner) => inner.path != folder.path && inner.path.is_within(&folder.path),
-                _ => false,
-            }),
-            _ => true,
-        };
-        if wanted {
-            kept.push(change);
-        }
-    }
-    kept.reverse();
-    kept
 }
 
 /// Cuts what a command prints into lines, tells of each, and remembers the last ones.

@@ -53,6 +53,8 @@ pub enum Field {
     Time,
     /// Extended attributes.
     Attributes,
+    /// Which other paths are names of the same file.
+    Links,
 }
 
 impl Field {
@@ -67,6 +69,7 @@ impl Field {
             Self::Owner => "owner",
             Self::Time => "time",
             Self::Attributes => "xattrs",
+            Self::Links => "links",
         }
     }
 }
@@ -259,7 +262,7 @@ impl Now {
     }
 }
 
-fn kind_name(kind: &NodeKind) -> &'static str {
+pub(super) fn kind_name(kind: &NodeKind) -> &'static str {
     match kind {
         NodeKind::Folder => "folder",
         NodeKind::File { .. } => "file",

@@ -10,6 +10,7 @@ use crate::path::TreePath;
 pub mod accounts;
 pub mod apply;
 pub mod change;
+pub mod compare;
 pub mod diff;
 pub mod encode;
 pub mod part;
