@@ -27,6 +27,9 @@ mod family;
 /// What differs between two things with files in them.
 mod diff;
 
+/// What is reproducible, and what only looks so.
+mod check;
+
 /// What commands are granted besides their tree.
 mod granted;
 

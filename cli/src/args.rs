@@ -160,7 +160,8 @@ Examples:
   mk build busybox --name bb            build a recipe that mk ships
   mk build app.toml --arg version=1.2   give an argument of the recipe a value
   mk build app.toml --locked            fail where app.lock would change (CI)
-  mk build app.toml --explain           say why steps are done again")]
+  mk build app.toml --explain           say why steps are done again
+  mk build app.toml --check             see whether all steps are reproducible")]
 pub(crate) struct Build {
     /// A path to a .toml file, or the name of a recipe that mk ships
     #[arg(value_name = "RECIPE", default_value = "Containerfile.toml")]
@@ -174,6 +175,9 @@ pub(crate) struct Build {
     /// Say of each step whether it was cached, and if not, what has changed since the last build
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Do every step once more in other surroundings, and fail where one gives another tree
+    #[arg(long)]
+    pub(crate) check: bool,
     /// Give `run` steps a file to read by this name, which stays out of the image; may be repeated
     #[arg(long = "secret", value_name = "NAME=FILE", value_parser = assignment)]
     pub(crate) secrets: Vec<Pair>,

@@ -81,6 +81,8 @@ pub struct Asked {
     pub privileges: privileges::Asked,
     /// Whether its programs lie at the same addresses each time.
     pub same_addresses: bool,
+    /// Whether its processes have higher numbers than those of a new PID namespace, as far as that can be had.
+    pub later_pids: bool,
     /// What it reads where its standard input is nothing ([`Stdio::Null`](streams::Stdio::Null)); `None`: just that.
     pub input: Option<Vec<u8>>,
 }
@@ -230,6 +232,8 @@ pub struct RunSpec {
     pub privileges: Privileges,
     /// Whether its programs lie at the same addresses each time.
     pub same_addresses: bool,
+    /// Whether its processes have higher numbers than those of a new PID namespace, as far as that can be had.
+    pub later_pids: bool,
     /// What it reads where its standard input is nothing; `None`: just that.
     pub input: Option<Vec<u8>>,
 }
@@ -276,6 +280,7 @@ impl RunSpec {
             limits: asked.limits,
             privileges,
             same_addresses: asked.same_addresses,
+            later_pids: asked.later_pids,
             input: asked.input,
         })
     }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
+use mk_core::assemble::check::Fault;
 use mk_core::assemble::pin::{self, Policy};
 use mk_core::assemble::{self, Built, RunError, Shell, StepError};
+use mk_core::compare::Side;
 use mk_core::fetch;
 use mk_core::plan::lock::Lock;
 use mk_core::process;
@@ -16,6 +18,7 @@ use mk_core::store::image::check_name;
 use mk_core::watch::{Event, Watch};
 use serde_json::json;
 
+use super::compare::Comparison;
 use super::export::Draft;
 use super::family::{Family, How};
 use super::{Context, find};
@@ -47,11 +50,20 @@ pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure>
     let store = context.store(&settings)?;
     let progress = Progress::new(context.ui, args.talk);
     let built = family.carry_out(&settings, &store, &progress, &how);
+    let faults = match (args.check, &built) {
+        (true, Ok(_)) => family.check(&settings, &store, &progress, &how),
+        _ => Ok(Vec::new()),
+    };
     let explained = progress.finish();
     if args.explain && (built.is_err() || !args.json) {
         explained.iter().for_each(|step| context.ui.say(step));
     }
     let built = built?;
+    let faults = faults?;
+    let checked = faults
+        .iter()
+        .map(|fault| Checked::new(fault, family.place(fault), &store))
+        .collect::<Result<Vec<_>, Failure>>()?;
     if args.json {
         let mut result = json!({
             "name": order.name,
@@ -64,6 +76,9 @@ pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure>
             "unchanged": built.unchanged,
             "seconds": began.elapsed().as_secs_f64(),
         });
+        if args.check {
+            result["check"] = checked.iter().map(|fault| fault.json.clone()).collect();
+        }
         if args.explain {
             result["explain"] = explained.iter().map(Explained::as_json).collect();
         }
@@ -71,8 +86,46 @@ pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure>
     } else {
         ui::data(format_args!("{} {}", order.name, built.image))?;
         summary(context, args.talk, &built, began);
+        checked.iter().for_each(|fault| context.ui.say(&fault.text));
+        if args.check && checked.is_empty() && !args.talk.quiet {
+            context
+                .ui
+                .say("checked: done once more in other surroundings, every step gives the same tree");
+        }
     }
-    Ok(0)
+    Ok(u8::from(!checked.is_empty()))
+}
+
+/// A step that is not reproducible, as it is told.
+struct Checked {
+    text: String,
+    json: serde_json::Value,
+}
+
+impl Checked {
+    fn new(fault: &Fault, place: &str, store: &Store) -> Result<Self, Failure> {
+        let (was, now) = (
+            Side::of_tree(store, &fault.was)?,
+            Side::of_tree(store, &fault.now)?,
+        );
+        let found = Comparison::new(&was, &now, Some(store))?;
+        let step = fault.index + 1;
+        Ok(Self {
+            text: format!(
+                "step {step} of `{place}` ({}) is not reproducible: done once more, it gives another tree\n{}",
+                fault.label,
+                found.text().trim_end()
+            ),
+            json: json!({
+                "recipe": place,
+                "step": step,
+                "label": fault.label,
+                "was": fault.was.to_string(),
+                "now": fault.now.to_string(),
+                "differences": found.json(),
+            }),
+        })
+    }
 }
 
 /// Returns the files that `--secret` names.

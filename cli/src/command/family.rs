@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use mk_core::assemble::check::{self, Fault};
 use mk_core::assemble::graph::{self, Failed, Input, Node};
 use mk_core::assemble::pin::{Pinned, Policy};
 use mk_core::assemble::{Built, Request, Shell};
@@ -149,6 +150,38 @@ impl Family {
         let limits = Limits::default();
         let nodes = self.nodes(&ready, settings, &limits, how);
         graph::assemble(&nodes, store, watch).map_err(|failed| self.not_built(failed, watch.is_silent()))
+    }
+
+    /// Does every step once more, and returns what is other than it was.
+    pub(super) fn check(
+        &self,
+        settings: &Settings,
+        store: &Store,
+        watch: &Progress,
+        how: &How,
+    ) -> Result<Vec<Fault>, Failure> {
+        let ready = self.ready(settings, store, watch)?;
+        let limits = Limits::default();
+        let nodes = self.nodes(&ready, settings, &limits, how);
+        check::check(&nodes, store, watch).map_err(|failed| {
+            let failure = self.not_built(failed, watch.is_silent());
+            let Failure::Error(source) = failure else {
+                return failure;
+            };
+            Failing {
+                what: "the build cannot be done in other surroundings".to_owned(),
+                hint: source
+                    .downcast_ref::<Failing>()
+                    .and_then(|failing| failing.hint.clone()),
+                source: Some(source),
+            }
+            .into()
+        })
+    }
+
+    /// What the recipe of a fault is called.
+    pub(super) fn place(&self, fault: &Fault) -> &str {
+        &self.members[fault.node].order.place
     }
 
     fn ready(&self, settings: &Settings, store: &Store, watch: &Progress) -> Result<Vec<Ready>, Failure> {

@@ -397,6 +397,7 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         workdir: of_process.workdir.map(OsString::from),
         user: of_process.user,
         same_addresses: false,
+        later_pids: false,
         input: None,
         network: network.network.clone(),
         on_network: on_network::Asked {

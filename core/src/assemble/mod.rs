@@ -22,6 +22,7 @@ use crate::unpack::Limits;
 use crate::watch::{Event, Watch};
 
 mod base;
+pub mod check;
 mod explain;
 mod grant;
 pub mod graph;

@@ -141,6 +141,8 @@ pub(super) struct Performing<'a> {
     times: BTreeMap<Digest, i64>,
     /// The steps that have begun: one whose archive is unpacked early begins there.
     begun: BTreeSet<usize>,
+    /// Whether commands find other surroundings than they are to count on.
+    varied: bool,
 }
 
 /// An archive that was unpacked before it was known whether its step can be done: its files are not in the store yet,
@@ -159,7 +161,13 @@ impl<'a> Performing<'a> {
             early: BTreeMap::new(),
             times: BTreeMap::new(),
             begun: BTreeSet::new(),
+            varied: false,
         }
+    }
+
+    /// Has commands find other surroundings than they are to count on.
+    pub(super) fn varied(self) -> Self {
+        Self { varied: true, ..self }
     }
 
     /// Tells, once, that a step begins (`index` from 0).
@@ -262,7 +270,8 @@ impl<'a> Performing<'a> {
                     index: perform.index,
                     epoch: perform.epoch,
                     grants: Grants::new(&script.mounts, &perform.step.mounted, &from)?,
-                    shell: self.request.shell,
+                    shell: self.request.shell.filter(|_| !self.varied),
+                    varied: self.varied,
                 };
                 *tree = run.carry_out(script, tree, &stage)?;
             }

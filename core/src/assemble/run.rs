@@ -17,8 +17,8 @@ use crate::rootfs::capture::{self, Notes, capture};
 use crate::rootfs::kept::{self, Kept};
 use crate::rootfs::{self, Rootfs};
 use crate::spec::streams::{Stdio, Streams};
-use crate::spec::{self, Asked, RunSpec, ScratchKind};
-use crate::store::{self, Stage, Store};
+use crate::spec::{self, Asked, RunSpec, ScratchKind, Userns};
+use crate::store::{self, Owners, Stage, Store};
 use crate::sys::dir::Dir;
 use crate::sys::process::Ending;
 use crate::sys::{SysError, place};
@@ -85,6 +85,8 @@ pub(super) struct Run<'a> {
     pub(super) grants: Grants,
     /// How a shell is opened where the command fails, if one is.
     pub(super) shell: Option<&'a Shell>,
+    /// Whether what the command is not to depend on is other than it always is.
+    pub(super) varied: bool,
 }
 
 impl Run<'_> {
@@ -102,10 +104,15 @@ impl Run<'_> {
     fn enter(&self, script: &Script, tree: &Digest) -> Result<(Kept, Notes, Vec<TreePath>), Error> {
         let mut rootfs = Rootfs::of_tree(self.store, tree);
         let root = place::dress_of(&rootfs.tree_path())?;
-        let kept = Kept::in_store(self.store, root)?;
+        // Names in a folder come in another order there than on a disk.
+        let kept = match self.varied {
+            true => Kept::in_memory(self.store, root)?,
+            false => Kept::in_store(self.store, root)?,
+        };
         rootfs.kept = kept.share()?;
         let spec = self.spec(script, None)?;
-        let plan = enter::plan(&rootfs, &spec, None).map_err(Box::new)?;
+        let mut plan = enter::plan(&rootfs, &spec, None).map_err(Box::new)?;
+        plan.take_ids().map_err(Box::new)?;
         let notes = match plan.table.user_xattr {
             true => Notes::User,
             false => Notes::Trusted,
@@ -146,9 +153,13 @@ impl Run<'_> {
 
     /// What the command finds is the same everywhere; nothing of the machine or of the caller is in it.
     fn spec(&self, script: &Script, shell: Option<&Shell>) -> Result<RunSpec, Error> {
+        let (locale, zone, host_name) = match self.varied {
+            false => ("C.UTF-8", "UTC", HOST_NAME),
+            true => ("C", "MK-11:30", "mk-check"),
+        };
         let fixed = [
-            ("LC_ALL", "C.UTF-8".to_owned()),
-            ("TZ", "UTC".to_owned()),
+            ("LC_ALL", locale.to_owned()),
+            ("TZ", zone.to_owned()),
             ("SOURCE_DATE_EPOCH", self.epoch.to_string()),
         ];
         let mut env: std::collections::BTreeMap<String, String> =
@@ -165,7 +176,7 @@ impl Run<'_> {
             network: script.network.then_some(Network::Host),
         };
         let asked = Asked {
-            hostname: Some(HOST_NAME.to_owned()),
+            hostname: Some(host_name.to_owned()),
             streams: match shell {
                 Some(shell) => shell.streams,
                 None => Streams {
@@ -178,7 +189,13 @@ impl Run<'_> {
             input: script.stdin.as_ref().map(|text| text.clone().into_bytes()),
             mounts: self.grants.extras.clone(),
             scratch: ScratchKind::Disk,
-            same_addresses: true,
+            same_addresses: !self.varied,
+            later_pids: self.varied,
+            userns: match (self.varied, self.store.format().owners) {
+                // Root is somebody else on the host then.
+                (true, Owners::Native) => Userns::Auto,
+                _ => Userns::Host,
+            },
             ..Asked::default()
         };
         Ok(RunSpec::new(&defaults, &Conf::default(), asked)?)

@@ -161,6 +161,10 @@ fn enter_root(
     note: &mut Note,
 ) -> Result<Option<Pair>, Fault> {
     place::set_umask(0);
+    if ready.program.later_pids {
+        // Only a kernel that refuses it knows why; nothing hangs on it.
+        _ = process::skip_numbers();
+    }
     mount::keep_to_ourselves().at(Step::Propagation)?;
     // Short names: an option of a filesystem is at most 255 bytes long, and two layers are named in one.
     if ready.scratch.names.top.is_some() {

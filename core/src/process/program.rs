@@ -39,6 +39,8 @@ pub struct Program {
     pub(super) oom_score: Option<CString>,
     /// Whether its programs lie at the same addresses each time.
     pub(super) same_addresses: bool,
+    /// Whether its processes have higher numbers than those of a new PID namespace.
+    pub(super) later_pids: bool,
     /// What it reads where its standard input is nothing.
     pub(super) input: Option<Vec<u8>>,
 }
@@ -88,6 +90,7 @@ impl Program {
                 None => None,
             },
             same_addresses: spec.same_addresses,
+            later_pids: spec.later_pids,
             input: spec.input.clone(),
         })
     }

@@ -21,7 +21,7 @@ use crate::store::{Owners, ScratchFolder, Store};
 use crate::sys::dir::Dir;
 use crate::sys::file::{self, LockKind};
 use crate::sys::place::{self, Dress};
-use crate::sys::{Errno, SysError, mounted};
+use crate::sys::{Errno, SysError, mount, mounted};
 
 const HEADER: &str = "mk-scratch 1";
 const DOCUMENT: &str = "mk-scratch";
@@ -30,6 +30,8 @@ const LOCK: &str = "lock";
 /// What is written, in the folder of a layer.
 pub const UPPER: &str = "upper";
 const WORK: &str = "work";
+/// Where a tmpfs is mounted, in the folder of a layer.
+const MEMORY: &str = "memory";
 
 /// Filesystems that overlayfs cannot write to: those that lack what it needs, and those of other machines.
 const NO_UPPER: [&str; 15] = [
@@ -180,7 +182,20 @@ fn word_of(notes: Notes) -> &'static str {
 pub struct Kept {
     path: PathBuf,
     inode: (u64, u64),
+    /// Goes before the folder that it is on.
+    _memory: Option<Memory>,
     held: Held,
+}
+
+/// A tmpfs on the folder of a layer, in this thread's mount namespace, until it is dropped.
+#[derive(Debug)]
+struct Memory(PathBuf);
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // What stays mounted in a mount namespace that ends is gone with it.
+        _ = mount::detach(&self.0);
+    }
 }
 
 #[derive(Debug)]
@@ -205,6 +220,39 @@ impl Kept {
         Ok(Self {
             path,
             inode,
+            _memory: None,
+            held: Held::InStore(folder),
+        })
+    }
+
+    /// The same in memory, for a thread with a mount namespace of its own; where no tmpfs can be had, on the disk.
+    pub fn in_memory(store: &Store, root: Dress) -> Result<Self, Error> {
+        let folder = store.scratch_folder()?;
+        let path = std::path::absolute(store.path())
+            .map_err(crate::store::Error::Io)?
+            .join(folder.path());
+        // Not on the folder itself: whoever asks whether somebody holds it has to find its lock.
+        let path = path.join(MEMORY);
+        let on_disk = match folder.dir().make_dir(MEMORY, 0o700) {
+            Ok(()) => mount::tmpfs_on(&path).is_err(),
+            Err(_) => true,
+        };
+        if on_disk {
+            drop(folder);
+            return Self::in_store(store, root);
+        }
+        let memory = Memory(path.clone());
+        let failed = |failed| Error::Sys {
+            path: path.clone(),
+            failed,
+        };
+        let dir = Dir::open(&path).map_err(failed)?;
+        fill(&dir, root).map_err(failed)?;
+        let inode = file::stat(&dir).map_err(failed)?.inode;
+        Ok(Self {
+            path,
+            inode,
+            _memory: Some(memory),
             held: Held::InStore(folder),
         })
     }
@@ -235,6 +283,7 @@ impl Kept {
         Ok(Self {
             path,
             inode,
+            _memory: None,
             held: Held::OfCaller(lock),
         })
     }
@@ -247,6 +296,7 @@ impl Kept {
         Ok(Some(Self {
             path: self.path.clone(),
             inode: self.inode,
+            _memory: None,
             held: Held::InStore(folder.share()?),
         }))
     }

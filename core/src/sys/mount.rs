@@ -163,6 +163,18 @@ pub fn keep_to_ourselves() -> Result<(), SysError> {
     .call("mount(\"/\", MS_SLAVE | MS_REC)")
 }
 
+/// Puts a new tmpfs onto the folder at `path`: by its name, since a handle may be of another mount namespace.
+pub fn tmpfs_on(path: &std::path::Path) -> Result<(), SysError> {
+    let tree = NewFs::open(c"tmpfs")?.mount(Attr::default())?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    mount::move_mount(tree, HERE, CWD, path, flags).call("move_mount")
+}
+
+/// Takes what is mounted at `path` out of sight (`MNT_DETACH`).
+pub fn detach(path: &std::path::Path) -> Result<(), SysError> {
+    mount::unmount(path, mount::UnmountFlags::DETACH).call("umount2(MNT_DETACH)")
+}
+
 /// Puts the detached mount `tree` onto the working directory, which this process need not be allowed to look into.
 pub fn attach_over(tree: BorrowedFd<'_>) -> Result<(), SysError> {
     attach(tree, CWD.as_fd())

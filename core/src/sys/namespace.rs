@@ -275,6 +275,27 @@ pub fn own_network_namespace() -> Result<(), SysError> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.call("unshare(CLONE_NEWNET)")
 }
 
+/// Moves this thread into a mount namespace of its own, in which nothing is mounted for others.
+pub fn own_mount_namespace() -> Result<(), SysError> {
+    // SAFETY: CLONE_NEWNS leaves the file table and the memory as they are.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.call("unshare(CLONE_NEWNS)")?;
+    super::mount::keep_to_ourselves()
+}
+
+/// Puts on, for the processes that this thread starts from now on, the clocks that count from the start of the machine
+/// (time_namespaces(7), Linux 5.6).
+pub fn later_clocks(seconds: u64) -> Result<(), SysError> {
+    // SAFETY: CLONE_NEWTIME leaves the file table and the memory as they are.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWTIME) }.call("unshare(CLONE_NEWTIME)")?;
+    let offsets = format!("monotonic {seconds} 0\nboottime {seconds} 0\n");
+    let path = c"/proc/thread-self/timens_offsets";
+    let file =
+        fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).call("open(\"timens_offsets\")")?;
+    rustix::io::write(&file, offsets.as_bytes())
+        .map(drop)
+        .call("write(\"timens_offsets\")")
+}
+
 /// Opens the network namespace that this process is in; the machine's `/proc` must be in sight. Keeps to the stack.
 pub fn own_network() -> Result<OwnedFd, SysError> {
     fs::open(

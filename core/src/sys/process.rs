@@ -177,6 +177,30 @@ pub fn set_oom_score(score: &CStr) -> Result<(), SysError> {
         .call("write(\"/proc/self/oom_score_adj\")")
 }
 
+/// Has the next process of this PID namespace get a number beyond 4000 (`ns_last_pid`, proc_sys_kernel(5)); the machine's
+/// `/proc` must be in sight. Keeps to the stack.
+pub fn skip_numbers() -> Result<(), SysError> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let path = c"/proc/sys/kernel/ns_last_pid";
+    let file = openat(CWD, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .call("open(\"/proc/sys/kernel/ns_last_pid\")")?;
+    rustix::io::write(&file, b"4242")
+        .map(drop)
+        .call("write(\"/proc/sys/kernel/ns_last_pid\")")
+}
+
+/// Has this thread, and what it starts, run on one of its processors only.
+pub fn one_processor() -> Result<(), SysError> {
+    use rustix::thread::CpuSet;
+    let mine = rustix::thread::sched_getaffinity(None).call("sched_getaffinity")?;
+    let Some(first) = (0..CpuSet::MAX_CPU).find(|&cpu| mine.is_set(cpu)) else {
+        return Ok(());
+    };
+    let mut one = CpuSet::new();
+    one.set(first);
+    rustix::thread::sched_setaffinity(None, &one).call("sched_setaffinity")
+}
+
 /// Leaves the caller's session and its terminal.
 pub fn own_session() -> Result<(), SysError> {
     rustix::process::setsid().map(drop).call("setsid")

@@ -1,0 +1,105 @@
+//! `mk build --check`: what does not depend on where and when it is built passes, and what does is found, with the file.
+
+use crate::harness::Sandbox;
+use crate::harness::needs;
+use crate::run::boxed;
+
+/// Builds a step that follows a BusyBox, with `--check`; returns the exit code and what was told of it.
+fn check(sandbox: &Sandbox, step: &str) -> (Option<i32>, String) {
+    sandbox.write("app.toml", format!("from = 'rootfs.tar.gz'\n{step}"));
+    let output = sandbox.mk(["build", "app.toml", "--check", "--progress", "none"]);
+    (output.code, output.stderr)
+}
+
+#[test]
+fn what_is_reproducible_passes() {
+    let Some(sandbox) = boxed("") else { return };
+    let step = r#"
+[[step]]
+run = """
+mkdir -m 1777 /made; chown 0:0 /made; echo text >/made/a; ln /made/a /made/b; ln -s a /made/c; mkfifo /made/p
+date +%s -d @$SOURCE_DATE_EPOCH >/made/epoch; umask >/made/umask; id -u >/made/id; rm -r /var; pwd >/made/pwd
+cat /in/copied | sort >/made/copied
+"""
+mounts = [{ copy = "app.toml", at = "/in/copied" }]
+[[step]]
+copy = "app.toml"
+into = "/recipe"
+[[step]]
+user = "app"
+uid = 1000
+"#;
+    let (code, told) = check(&sandbox, step);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("every step gives the same tree"), "{told}");
+    sandbox.verify();
+}
+
+/// What is not reproducible, with the file in which it shows.
+const IMPURE: [(&str, &str); 9] = [
+    ("date", "date >/impure"),
+    ("random bytes", "head -c 16 /dev/urandom >/impure"),
+    ("host name", "hostname >/impure"),
+    ("process number", "echo $$ >/impure"),
+    (
+        "order of a folder",
+        "mkdir /d; for i in 1 2 3 4 5 6 7 8 9; do echo >/d/$i; done; find /d >/impure",
+    ),
+    ("$RANDOM", "echo $RANDOM$RANDOM >/impure"),
+    ("time zone", "date -d @0 >/impure"),
+    ("locale", "echo $LC_ALL >/impure"),
+    ("clock since the start", "cut -d. -f1 /proc/uptime >/impure"),
+];
+
+#[test]
+fn what_depends_on_its_surroundings_is_found_with_its_file() {
+    let Some(sandbox) = boxed("") else { return };
+    let mut missed = Vec::new();
+    for (what, command) in IMPURE {
+        let (code, told) = check(&sandbox, &format!("[[step]]\nrun = '{command}'\n"));
+        let found = told.contains("step 2 of `app.toml`") && told.contains("C /impure: content");
+        if code != Some(1) || !found {
+            missed.push(format!("{what}: {code:?} {told}"));
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+    sandbox.verify();
+}
+
+#[test]
+fn what_depends_on_who_builds_is_found() {
+    let Some(sandbox) = boxed("") else { return };
+    if !needs::is_root() {
+        return needs::skipped("root, to be somebody else");
+    }
+    let (code, told) = check(&sandbox, "[[step]]\nrun = 'cat /proc/self/uid_map >/impure'\n");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("C /impure: content"), "{told}");
+}
+
+#[test]
+fn the_first_step_that_differs_is_told_and_not_those_that_only_follow_it() {
+    let Some(sandbox) = boxed("") else { return };
+    let step = "[[step]]\nrun = 'date +%s >/when'\n[[step]]\nrun = 'cat /when >/copy'\n";
+    let (code, told) = check(&sandbox, step);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(
+        told.contains("step 2 of `app.toml`") && !told.contains("step 3 of"),
+        "{told}"
+    );
+    // What was built stays what it was.
+    let again = sandbox.mk(["build", "app.toml"]).ok();
+    assert!(again.stderr.contains("nothing to do"), "{}", again.stderr);
+    let json = sandbox.mk(["build", "app.toml", "--check", "--json", "--progress", "none"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["check"][0]["step"], 2);
+    assert_eq!(json["check"][0]["differences"][0]["path"], "/when");
+    assert_eq!(json["check"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_step_with_a_network_is_not_checked() {
+    let Some(sandbox) = boxed("") else { return };
+    let (code, told) = check(&sandbox, "[[step]]\nrun = 'date +%s >/when'\nnetwork = true\n");
+    assert_eq!(code, Some(0), "{told}");
+}
