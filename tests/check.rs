@@ -36,7 +36,7 @@ uid = 1000
 }
 
 /// What is not reproducible, with the file in which it shows.
-const IMPURE: [(&str, &str); 9] = [
+const IMPURE: [(&str, &str); 11] = [
     ("date", "date >/impure"),
     ("random bytes", "head -c 16 /dev/urandom >/impure"),
     ("host name", "hostname >/impure"),
@@ -48,6 +48,14 @@ const IMPURE: [(&str, &str); 9] = [
     ("$RANDOM", "echo $RANDOM$RANDOM >/impure"),
     ("time zone", "date -d @0 >/impure"),
     ("locale", "echo $LC_ALL >/impure"),
+    (
+        "time of a file in another, as .pyc has it",
+        "echo >/src; stat -c %Y /src >/impure",
+    ),
+    (
+        "address, as a seed of hashes",
+        "grep -m1 stack /proc/self/maps >/impure",
+    ),
     ("clock since the start", "cut -d. -f1 /proc/uptime >/impure"),
 ];
 

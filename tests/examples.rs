@@ -34,12 +34,15 @@ fn images() -> Vec<PathBuf> {
 
 /// Builds `recipe` with its pins as they are, without a network: `None` where a source is not on this machine.
 fn build(sandbox: &Sandbox, recipe: &str) -> Option<Output> {
-    let output = sandbox.mk_with(["build", recipe, "--locked", "--json", "-q"], |command| {
-        // Nothing listens there.
-        command
-            .env("all_proxy", "http://127.0.0.1:9")
-            .env("MK_SOURCES", needs::sources());
-    });
+    let output = sandbox.mk_with(
+        ["build", recipe, "--locked", "--check", "--json", "-q"],
+        |command| {
+            // Nothing listens there.
+            command
+                .env("all_proxy", "http://127.0.0.1:9")
+                .env("MK_SOURCES", needs::sources());
+        },
+    );
     if output.code == Some(1) && output.stderr.contains("error: cannot fetch ") {
         needs::skipped(&format!(
             "the sources of {recipe}, in a folder that MK_SOURCES names"
