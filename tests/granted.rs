@@ -86,6 +86,14 @@ fn a_cache_outlives_builds_and_recipes_and_counts_for_nothing() {
         again.stderr
     );
     sandbox.mk(["verify"]).ok();
+    let kept = || sandbox.store().join("caches/log").exists();
+    sandbox.mk(["gc"]).ok();
+    assert!(kept());
+    let would = sandbox.mk(["gc", "--caches", "--dry-run"]).ok();
+    assert!(would.text().contains("cache"), "{would}");
+    assert!(kept());
+    sandbox.mk(["gc", "--caches"]).ok();
+    assert!(!kept());
 }
 
 #[test]

@@ -279,8 +279,12 @@ pub(crate) struct Rm {
 #[command(after_help = "\
 Examples:
   mk gc --dry-run    say what would go
-  mk gc              let it go")]
+  mk gc              let it go
+  mk gc --caches     let the caches of `run` steps go, too")]
 pub(crate) struct Gc {
+    /// Remove the caches of `run` steps, too, as far as none is in use
+    #[arg(long)]
+    pub(crate) caches: bool,
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

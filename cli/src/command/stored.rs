@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mk_core::store::Store;
-use mk_core::store::gc::{Collected, Count, Stored, gc};
+use mk_core::store::gc::{Collected, Count, Stored, What, gc};
 use mk_core::store::verify::{Damage, Verified, discard, is_gone, verify};
 use serde_json::{Map, Value, json};
 
@@ -19,8 +19,12 @@ pub(super) fn collect(args: &args::Gc, context: &Context) -> Result<u8, Failure>
         store: args.store.store.as_deref(),
         ..Flags::default()
     };
+    let what = What {
+        dry_run: args.dry_run,
+        caches: args.caches,
+    };
     let collected = match context.whole_store(&context.settings(&flags)?)? {
-        Some(store) => gc(&store, args.dry_run, &context.talk())?,
+        Some(store) => gc(&store, what, &context.talk())?,
         None => Collected::default(),
     };
     if args.json {

@@ -31,6 +31,8 @@ pub enum Stored {
     Objects,
     /// Archives as downloaded.
     Sources,
+    /// Folders that `run` steps keep things in.
+    Caches,
 }
 
 /// How much of something there is.
@@ -58,7 +60,7 @@ impl fmt::Display for Stored {
 }
 
 impl Stored {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Builds,
         Self::Steps,
         Self::Conf,
@@ -67,6 +69,7 @@ impl Stored {
         Self::Trees,
         Self::Objects,
         Self::Sources,
+        Self::Caches,
     ];
 
     fn folder(self) -> &'static str {
@@ -79,24 +82,34 @@ impl Stored {
             Self::Trees => layout::TREES,
             Self::Objects => layout::OBJECTS,
             Self::Sources => layout::SOURCES,
+            Self::Caches => layout::CACHES,
         }
     }
 }
 
-/// Removes what no image with a name, and none that runs, has any use for; with `dry_run`, only says what that is.
-/// Waits until no build is under way.
-pub fn gc(store: &Store, dry_run: bool, watch: &dyn Watch) -> Result<Collected> {
+/// What is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct What {
+    /// Nothing: it is only said what would be.
+    pub dry_run: bool,
+    /// Caches, too, as far as no step uses them.
+    pub caches: bool,
+}
+
+/// Removes what no image with a name, and none that runs, has any use for. Waits until no build is under way.
+pub fn gc(store: &Store, what: What, watch: &dyn Watch) -> Result<Collected> {
+    let dry_run = what.dry_run;
     // Reading trees takes long and needs no lock, since a tree never changes; under the lock only new ones are read.
     let mut marked = Marked::default();
     marked.mark(store, &leased(store, false)?)?;
     let alone = store.alone(watch)?;
     let live = marked.mark(store, &leased(store, !dry_run)?)?;
     if dry_run {
-        return sweep(store, &live, &marked.objects, None);
+        return sweep(store, &live, &marked.objects, what, None);
     }
     clear_locks(store)?;
     let trash = store.stage_trash()?;
-    let collected = sweep(store, &live, &marked.objects, Some(trash.dir()))?;
+    let collected = sweep(store, &live, &marked.objects, what, Some(trash.dir()))?;
     drop(alone);
     drop(trash);
     // What others left behind who were stopped half-way.
@@ -244,6 +257,7 @@ fn sweep(
     store: &Store,
     live: &Live,
     objects: &HashSet<ObjectName>,
+    what: What,
     trash: Option<&Dir>,
 ) -> Result<Collected> {
     let mut sweep = Sweep {
@@ -272,6 +286,7 @@ fn sweep(
             Stored::Sources => sweep.folder(stored, &folder, |name| {
                 among(&live.sources, name.strip_suffix(layout::NEWEST).unwrap_or(name))
             })?,
+            Stored::Caches => sweep.caches(&folder, what.caches)?,
             Stored::Objects => {
                 for byte in 0..=255u8 {
                     let prefix = format!("{byte:02x}");
@@ -293,7 +308,43 @@ struct Sweep<'a> {
     next: u64,
 }
 
+/// Returns how many bytes the files below `top` hold.
+fn bytes_below(top: &Dir) -> Result<u64> {
+    let mut bytes = 0;
+    let mut folders = vec![top.open_dir(".")?];
+    while let Some(folder) = folders.pop() {
+        for (name, kind) in folder.list()? {
+            match kind {
+                FileKind::Folder => folders.push(folder.open_dir(&name)?),
+                _ => bytes += folder.stat(&name)?.size,
+            }
+        }
+    }
+    Ok(bytes)
+}
+
 impl Sweep<'_> {
+    /// Caches are folders, which a step that uses them has locked.
+    fn caches(&mut self, folder: &Dir, unwanted: bool) -> Result<()> {
+        for (name, _) in folder.list()? {
+            let cache = folder.open_dir(&name)?;
+            let bytes = bytes_below(&cache)?;
+            let goes = unwanted && file::try_lock(&cache, LockKind::Exclusive)?;
+            if let (true, Some(trash)) = (goes, self.trash) {
+                folder.rename(&name, trash, self.next.to_string())?;
+                self.next += 1;
+            }
+            let tally = match goes {
+                true => &mut self.found.removed,
+                false => &mut self.found.kept,
+            };
+            let count = tally.entry(Stored::Caches).or_default();
+            count.items += 1;
+            count.bytes += bytes;
+        }
+        Ok(())
+    }
+
     fn folder(&mut self, stored: Stored, folder: &Dir, keep: impl Fn(&str) -> bool) -> Result<()> {
         for (name, kind) in folder.list()? {
             let kept = keep(&name.to_string_lossy());

@@ -29,7 +29,10 @@ fn a_tree_without_end_is_damaged_and_is_not_read() {
         matches!(&error, Error::Damaged { why, .. } if why == told),
         "{error}"
     );
-    assert!(matches!(gc(&store, false, &()), Err(Error::Damaged { .. })));
+    assert!(matches!(
+        gc(&store, What::default(), &()),
+        Err(Error::Damaged { .. })
+    ));
     assert_eq!(damages(&store)[0], (path, told.into(), vec!["sample".into()]));
 }
 

@@ -10,7 +10,7 @@ use mk_core::meta::Meta;
 use mk_core::path::TreePath;
 use mk_core::recipe::{Conf, RunDefaults};
 use mk_core::rootfs;
-use mk_core::store::gc::{Stored, gc};
+use mk_core::store::gc::{Stored, What, gc};
 use mk_core::store::verify::{discard, verify};
 use mk_core::store::{Error, Image, ImageId, Owners, Stage, StepRecord, Store};
 use mk_core::tree::Tree;
@@ -322,9 +322,17 @@ fn gc_keeps_what_a_name_needs_and_removes_the_rest() {
     let second = made(tree.digest(), Some(between), vec![]);
     store.put_step(&Digest::of(b"2"), &second).unwrap();
     assert!(store.remove_ref("doomed").unwrap());
-    let would = gc(&store, true, &()).unwrap();
+    let would = gc(
+        &store,
+        What {
+            dry_run: true,
+            ..What::default()
+        },
+        &(),
+    )
+    .unwrap();
     assert_eq!(store.images().unwrap().len(), 2, "a dry run removed something");
-    let did = gc(&store, false, &()).unwrap();
+    let did = gc(&store, What::default(), &()).unwrap();
     assert_eq!(would, did);
     assert_eq!(did.removed[&Stored::Images].items, 1);
     assert_eq!(did.removed[&Stored::Conf].items, 1);
@@ -341,12 +349,12 @@ fn gc_keeps_what_a_name_needs_and_removes_the_rest() {
 
     assert!(store.remove_ref("keep").unwrap());
     let lease = store.lease(&id).unwrap();
-    gc(&store, false, &()).unwrap();
+    gc(&store, What::default(), &()).unwrap();
     assert!(store.has_rootfs(&tree.digest()).unwrap(), "the image was running");
     drop(lease);
     // A program that another test starts right now holds a copy of the lease until it is executed.
     for _ in 0..100 {
-        gc(&store, false, &()).unwrap();
+        gc(&store, What::default(), &()).unwrap();
         if store.images().unwrap().is_empty() {
             break;
         }
@@ -438,7 +446,7 @@ fn verify_names_what_is_damaged_and_whom_it_hurts() {
         .unwrap();
     assert_eq!(damage.names, ["sample"]);
     assert!(
-        gc(&store, false, &()).is_err(),
+        gc(&store, What::default(), &()).is_err(),
         "what a damaged name needs is not known"
     );
 
