@@ -10,7 +10,7 @@ use crate::fetch;
 use crate::path::TreePath;
 use crate::plan::PlannedStep;
 use crate::plan::key::Ingredients;
-use crate::recipe::Verb;
+use crate::recipe::{Granted, Verb};
 use crate::store::{PastBuild, PastStep, Store};
 use crate::tree::{NodeKind, Tree};
 
@@ -145,6 +145,7 @@ pub(super) fn reasons(
             "tree" if now.index > 0 => reasons.push(Reason::Before { index: now.index }),
             "tree" => reasons.push(started(then, now, request, store)),
             "copied" => reasons.push(copied(then, now, request, store)),
+            "mount" => reasons.extend(mounted(then, now)),
             "archive" => reasons.extend(archives(then, now)),
             // What an argument is put into differs with it.
             _ if told => {}
@@ -284,6 +285,43 @@ fn changed_beside(
     changed.sort();
     let first = changed.first()?.clone();
     Some((changed.len(), first))
+}
+
+/// Returns what is mounted from beside the recipe in another way than before.
+fn mounted(then: &PastStep, now: &Now<'_>) -> Vec<Reason> {
+    let Verb::Run(script) = &now.step.verb else {
+        return Vec::new();
+    };
+    let known = |value: &String| {
+        then.ingredients
+            .iter()
+            .any(|(name, old)| name == "mount" && old == value)
+    };
+    let values = now.ingredients.iter().filter(|(name, _)| name == "mount");
+    let changed = script
+        .mounts
+        .iter()
+        .zip(values)
+        .filter(|(_, (_, value))| !known(value));
+    let reasons: Vec<Reason> = changed
+        .map(|(mount, _)| match &mount.granted {
+            Granted::Copy(path) => Reason::Copied {
+                path: path.clone(),
+                changed: None,
+            },
+            _ => Reason::Value {
+                name: "mounts".to_owned(),
+                values: None,
+            },
+        })
+        .collect();
+    match reasons.is_empty() {
+        true => vec![Reason::Value {
+            name: "mounts".to_owned(),
+            values: None,
+        }],
+        false => reasons,
+    }
 }
 
 fn archives(then: &PastStep, now: &Now<'_>) -> Vec<Reason> {

@@ -296,7 +296,15 @@ fn label(verb: &Verb) -> String {
     };
     match verb {
         Verb::Unpack { source, .. } => format!("unpack {}", last_name(location_text(&source.location))),
-        Verb::Deb { packages, .. } => format!("deb {}", packages.join(" ")),
+        Verb::Deb { packages, .. } => {
+            const NAMED: usize = 4;
+            match packages.get(..NAMED) {
+                Some(first) if packages.len() > NAMED => {
+                    format!("deb {} and {} more", first.join(" "), packages.len() - NAMED)
+                }
+                _ => format!("deb {}", packages.join(" ")),
+            }
+        }
         Verb::Copy { from, into, .. } => format!("copy {from} to {into}"),
         Verb::Take { from, path, into, .. } => format!("copy {path} of {from} to {into}"),
         Verb::Write { path, .. } => format!("write {path}"),
