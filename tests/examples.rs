@@ -43,7 +43,7 @@ fn build(sandbox: &Sandbox, recipe: &str) -> Option<Output> {
                 .env("MK_SOURCES", needs::sources());
         },
     );
-    if output.code == Some(1) && output.stderr.contains("error: cannot fetch ") {
+    if output.code == Some(1) && output.stderr.contains(": cannot fetch ") {
         needs::skipped(&format!(
             "the sources of {recipe}, in a folder that MK_SOURCES names"
         ));
