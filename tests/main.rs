@@ -30,6 +30,12 @@ mod diff;
 /// What is reproducible, and what only looks so.
 mod check;
 
+/// What a build would do.
+mod plan;
+
+/// The schema for editors.
+mod schema;
+
 /// What commands are granted besides their tree.
 mod granted;
 

@@ -59,6 +59,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Build(Build),
+    Plan(Plan),
     Run(Box<Run>),
     Ps(Ps),
     Logs(Logs),
@@ -191,6 +192,36 @@ pub(crate) struct Build {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) talk: TalkArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Show what a build would do, and do nothing
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each recipe that the build needs, in the order in which they are built, with its
+steps: cached, to do, or to do unless what comes before gives a tree that is
+known already.
+
+Examples:
+  mk plan                       the plan of ./Containerfile.toml
+  mk plan app.toml --svg > plan.svg
+  mk plan app.toml --dot | dot -Tpng > plan.png")]
+pub(crate) struct Plan {
+    /// A path to a .toml file, or the name of a recipe that mk ships
+    #[arg(value_name = "RECIPE", default_value = "Containerfile.toml")]
+    pub(crate) recipe: PathBuf,
+    /// Print JSON
+    #[arg(long, group = "form")]
+    pub(crate) json: bool,
+    /// Print a graph for Graphviz
+    #[arg(long, group = "form")]
+    pub(crate) dot: bool,
+    /// Print a picture
+    #[arg(long, group = "form")]
+    pub(crate) svg: bool,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }

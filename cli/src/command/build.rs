@@ -229,7 +229,7 @@ pub(super) fn lock(args: &args::Lock, context: &Context) -> Result<u8, Failure> 
 }
 
 /// Returns what the flags that name sources say.
-fn flags<'a>(source: &'a SourceArgs, store: Option<&'a Path>) -> Flags<'a> {
+pub(super) fn flags<'a>(source: &'a SourceArgs, store: Option<&'a Path>) -> Flags<'a> {
     Flags {
         store,
         mirror: source.mirror.as_deref(),

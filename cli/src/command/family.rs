@@ -5,14 +5,15 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use mk_core::assemble::check::{self, Fault};
+use mk_core::assemble::forecast::{self, Fate};
 use mk_core::assemble::graph::{self, Failed, Input, Node};
 use mk_core::assemble::pin::{Pinned, Policy};
 use mk_core::assemble::{Built, Request, Shell};
 use mk_core::digest::Digest;
 use mk_core::fetch;
 use mk_core::plan::lock::Lock;
-use mk_core::recipe::Base;
 use mk_core::recipe::mistake::{Mistake, Mistakes};
+use mk_core::recipe::{Base, Verb};
 use mk_core::store::{self, Store};
 use mk_core::unpack::Limits;
 
@@ -179,6 +180,32 @@ impl Family {
         })
     }
 
+    /// Returns what a build would do, in the order in which it would.
+    pub(super) fn outlook(
+        &self,
+        settings: &Settings,
+        store: &Store,
+        watch: &Progress,
+    ) -> Result<Vec<Outlook>, Failure> {
+        let ready = self.ready(settings, store, watch)?;
+        let (limits, how) = (Limits::default(), How::default());
+        let nodes = self.nodes(&ready, settings, &limits, &how);
+        let forecasts = forecast::forecast(&nodes, store, watch)
+            .map_err(|failed| self.not_built(failed, watch.is_silent()))?;
+        let outlooks = self
+            .members
+            .iter()
+            .zip(forecasts)
+            .map(|(member, forecast)| Outlook {
+                name: member.order.name.clone(),
+                place: member.order.place.clone(),
+                inputs: member.inputs(),
+                steps: forecast.steps,
+                tree: forecast.tree.map(|tree| tree.to_string()),
+            });
+        Ok(outlooks.collect())
+    }
+
     /// What the recipe of a fault is called.
     pub(super) fn place(&self, fault: &Fault) -> &str {
         &self.members[fault.node].order.place
@@ -262,6 +289,29 @@ impl Family {
     }
 }
 
+/// A recipe with what a build would do of it.
+#[derive(Debug)]
+pub(super) struct Outlook {
+    pub(super) name: String,
+    pub(super) place: String,
+    pub(super) inputs: Vec<Taken>,
+    /// Each step in words, with what would become of it.
+    pub(super) steps: Vec<(String, Fate)>,
+    /// The tree, where the store knows it.
+    pub(super) tree: Option<String>,
+}
+
+/// Something that a recipe takes from elsewhere.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// As the recipe names it.
+    pub(super) base: String,
+    /// The place of the recipe that it is of; `None`: it is of the store.
+    pub(super) recipe: Option<usize>,
+    /// The step that takes a part, from 0; `None`: the recipe starts from it.
+    pub(super) step: Option<usize>,
+}
+
 /// How a build is done, besides what its recipe says.
 #[derive(Debug, Default)]
 pub(super) struct How {
@@ -283,6 +333,28 @@ struct Ready {
 }
 
 impl Member {
+    fn inputs(&self) -> Vec<Taken> {
+        let taken = |base: &Base, step| Taken {
+            base: base.to_string(),
+            recipe: match self.bases.get(base) {
+                Some(From::Recipe(place)) => Some(*place),
+                _ => None,
+            },
+            step,
+        };
+        let recipe = &self.order.recipe;
+        let parent = recipe.parent.iter().map(|parent| taken(&parent.base, None));
+        let parts = recipe
+            .steps
+            .iter()
+            .enumerate()
+            .filter_map(|(index, step)| match &step.verb {
+                Verb::Take { from, .. } => Some(taken(from, Some(index))),
+                _ => None,
+            });
+        parent.chain(parts).collect()
+    }
+
     /// Returns the tree of a base that only the store can have, and why it is impure, as far as that is known.
     fn stored(
         &self,

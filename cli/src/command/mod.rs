@@ -14,6 +14,7 @@ mod images;
 mod inspect;
 mod logs;
 mod network;
+mod plan;
 mod ps;
 mod rm;
 mod run;
@@ -215,6 +216,7 @@ fn own_owners() -> Owners {
 pub(crate) fn call(command: Command, context: &Context) -> Result<u8, Failure> {
     match command {
         Command::Build(args) => build::call(&args, context),
+        Command::Plan(args) => plan::call(&args, context),
         Command::Run(args) => run::call(*args, context),
         Command::Lock(args) => build::lock(&args, context),
         Command::Completions(args) => completions::call(&args),

@@ -161,6 +161,11 @@ pub fn resolve(recipe: &Recipe, lock: &Lock, facts: &Facts) -> Result<Plan, Erro
     })
 }
 
+/// Returns the steps in words.
+pub fn labels(recipe: &Recipe) -> Vec<String> {
+    recipe.steps.iter().map(|step| label(&step.verb)).collect()
+}
+
 /// Returns the archives of all steps, in order.
 pub fn archives(recipe: &Recipe, lock: &Lock, facts: &Facts) -> Result<Vec<Pinned>, Error> {
     let mut archives = Vec::new();
