@@ -32,6 +32,32 @@ fn images() -> Vec<PathBuf> {
     recipes
 }
 
+/// Whether the bytes of all packages that the recipes of `folder` pin are on this machine.
+fn has_sources(folder: &Path) -> bool {
+    let sources = needs::sources();
+    let files = fs_err::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let locks = files.filter(|path| path.extension().is_some_and(|end| end == "lock"));
+    let mut packages = Vec::new();
+    for lock in locks {
+        let text = fs_err::read_to_string(lock).unwrap();
+        for pin in text.split("[[deb]]").filter(|pin| pin.contains("amd64")) {
+            let digest = pin
+                .split("sha256 = \"")
+                .nth(1)
+                .and_then(|rest| rest.split('"').next());
+            packages.extend(digest.map(str::to_owned));
+        }
+    }
+    let is_there = |digest: &String| {
+        sources
+            .split(':')
+            .any(|place| Path::new(place).join(digest).exists())
+    };
+    packages.iter().all(is_there)
+}
+
 /// Builds `recipe` with its pins as they are, without a network: `None` where a source is not on this machine.
 fn build(sandbox: &Sandbox, recipe: &str) -> Option<Output> {
     let output = sandbox.mk_with(
@@ -94,8 +120,11 @@ fn every_example_does_what_its_page_shows() {
     let reader = Reader { root, world: None };
     let mut faults = Vec::new();
     for folder in examples() {
-        let recipe = folder.join("Containerfile.toml");
-        if build(&Sandbox::new(), recipe.to_str().unwrap()).is_none() {
+        if !has_sources(&folder) {
+            needs::skipped(&format!(
+                "the sources of {}, in a folder that MK_SOURCES names",
+                folder.display()
+            ));
             continue;
         }
         let page = folder.join("README.md");

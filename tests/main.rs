@@ -36,6 +36,9 @@ mod plan;
 /// The schema for editors.
 mod schema;
 
+/// What images take.
+mod du;
+
 /// What commands are granted besides their tree.
 mod granted;
 

@@ -74,6 +74,7 @@ pub(crate) enum Command {
     Images(Images),
     Inspect(Inspect),
     Tag(Tag),
+    Du(Du),
     Gc(Gc),
     Verify(Verify),
     Volumes(Volumes),
@@ -301,6 +302,29 @@ pub(crate) struct Rm {
     /// Look for images only
     #[arg(long, conflicts_with = "force")]
     pub(crate) image: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+/// Show what the images take, and what fills one of them
+#[derive(Debug, Args)]
+#[command(after_help = "\
+OWN is what no other image of the store has, SHARED what others have, too.
+
+Examples:
+  mk du                            every image
+  mk du debian                     folder by folder
+  mk du debian --svg > debian.svg  a picture")]
+pub(crate) struct Du {
+    /// The image: its name, its digest, or the first digits of it
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print a picture of what fills the image
+    #[arg(long, requires = "image", conflicts_with = "json")]
+    pub(crate) svg: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
 }

@@ -6,6 +6,7 @@ mod completions;
 mod containers;
 mod diff;
 mod doctor;
+mod du;
 mod exec;
 mod export;
 mod family;
@@ -234,6 +235,7 @@ pub(crate) fn call(command: Command, context: &Context) -> Result<u8, Failure> {
         Command::Diff(args) => diff::call(&args, context),
         Command::Inspect(args) => inspect::call(&args, context),
         Command::Export(args) => export::call(&args, context),
+        Command::Du(args) => du::call(&args, context),
         Command::Gc(args) => stored::collect(&args, context),
         Command::Verify(args) => stored::check(&args, context),
         Command::Doctor(args) => doctor::call(&args, context),

@@ -254,7 +254,7 @@ fn cut(label: &str) -> String {
 }
 
 /// Returns a text as XML has it.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     shown(text.as_bytes())
         .replace('&', "&amp;")
         .replace('<', "&lt;")

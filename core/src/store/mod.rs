@@ -15,6 +15,7 @@ use crate::tree::encode::BadTree;
 
 pub mod cache;
 pub mod document;
+pub mod du;
 pub mod gc;
 mod history;
 pub mod image;

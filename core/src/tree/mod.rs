@@ -9,6 +9,7 @@ use crate::path::TreePath;
 
 pub mod accounts;
 pub mod apply;
+pub mod bulk;
 pub mod change;
 pub mod compare;
 pub mod diff;
