@@ -19,6 +19,9 @@ const SAMPLE: usize = 80;
 /// How long what a killed run leaves to the kernel, or to a process that outlives it by moments, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Whether that victim is killed at that moment of the run.
+type Choice = fn(&Trace, &Moment, &Who) -> bool;
+
 /// One way to call mk, to be killed.
 struct Kind<'a> {
     /// What is called.
@@ -29,6 +32,8 @@ struct Kind<'a> {
     goes_on: bool,
     /// Whether a container of others runs all the while.
     beside: bool,
+    /// Who is killed and when, where not everybody at any time is meant.
+    only: Choice,
 }
 
 impl Kind<'_> {
@@ -38,6 +43,7 @@ impl Kind<'_> {
             next: None,
             goes_on: false,
             beside: false,
+            only: |_, _, _| true,
         }
     }
 }
@@ -52,7 +58,8 @@ fn is_killed_everywhere(scene: &Scene, kind: &Kind<'_>) {
         before.processes.is_empty() && (before.locks.is_empty() || kind.beside),
         "{before:?}"
     );
-    let all = every(&whole);
+    let mut all = every(&whole);
+    all.retain(|(moment, victim)| (kind.only)(&whole, moment, victim));
     let mut chance = Chance::new();
     let (start, step) = sample(all.len(), &mut chance);
     let mut reached = 0;
@@ -362,6 +369,18 @@ const NETWORKED: &[&str] = &["--network", "bridge", "-p", "8080:80"];
 
 #[test]
 fn a_networked_run_killed_at_any_system_call_leaves_nothing() {
+    networked_is_killed(|_, _, _| true);
+}
+
+#[test]
+fn a_container_killed_while_mk_connects_it_ends_mk() {
+    // The last calls of mk, every one of them: one alone was the one that it waited for ever after.
+    networked_is_killed(|whole, moment, victim| {
+        moment.who.is_empty() && moment.call + SAMPLE >= whole.calls[&moment.who] && victim == &[0]
+    });
+}
+
+fn networked_is_killed(only: Choice) {
     let (Some(world), Some(scene)) = (World::new(), Scene::new()) else {
         return;
     };
@@ -376,6 +395,7 @@ fn a_networked_run_killed_at_any_system_call_leaves_nothing() {
             &scene,
             &Kind {
                 next: Some(&next),
+                only,
                 ..Kind::of(words)
             },
         );

@@ -52,7 +52,7 @@ mod privileges;
 mod nested;
 
 /// How long something that happens soon may take before a test gives up on it.
-pub(crate) const SOON: Duration = Duration::from_secs(120);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Returns a sandbox with the image `box`: a BusyBox, and then what `more` of a recipe says.
 pub(crate) fn boxed(more: &str) -> Option<Sandbox> {

@@ -211,6 +211,8 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
     let uplink = work.uplink().map(|_| process::pipe()).transpose()?;
     match work.born()? {
         Side::Parent { pid, handle } => {
+            // Whoever listens hears that the child is gone only where nobody else could still speak.
+            drop(reported);
             let ends = Ends {
                 handle,
                 pid,
