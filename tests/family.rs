@@ -41,7 +41,7 @@ fn a_recipe_starts_from_another_which_is_built_first_and_gets_no_name() {
         again.stderr
     );
     // What an image starts from stays as long as the image does, without a name of its own.
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     let again = sandbox.mk(["build", "app.toml"]).ok();
     assert!(
         again.stderr.contains("all 2 steps are cached"),
@@ -191,7 +191,7 @@ fn a_step_that_takes_a_part_is_cached_where_only_the_rest_changed() {
         "{}",
         again.stderr
     );
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     let again = sandbox.mk(["build", "app.toml"]).ok();
     assert!(
         again.stderr.contains("nothing to do: all 3 steps are cached"),

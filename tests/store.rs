@@ -363,20 +363,20 @@ fn overwrite(path: &Path, text: &str) {
 fn gc_frees_what_no_name_needs_and_keeps_the_rest() {
     let (sandbox, _, own_object) = two_images();
     let tree = sandbox.tree("whole");
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     assert!(own_object.exists(), "gc took what has a name");
     sandbox.mk(["rm", "hurt"]).ok();
-    let rehearsed = sandbox.mk(["gc", "--dry-run"]).ok();
+    let rehearsed = sandbox.mk(["gc", "--keep", "0", "--dry-run"]).ok();
     assert!(own_object.exists(), "a rehearsal took something: {rehearsed}");
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     assert!(!own_object.exists(), "gc left what nothing needs");
     assert_eq!(sandbox.tree("whole"), tree);
     sandbox.verify();
-    let json = sandbox.mk(["gc", "--json"]).ok();
+    let json = sandbox.mk(["gc", "--keep", "0", "--json"]).ok();
     let value: Value = serde_json::from_str(&json.stdout).unwrap();
     assert!(value.is_object(), "{json}");
     sandbox.mk(["rm", "whole"]).ok();
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     for folder in [
         "objects", "trees", "rootfs", "images", "conf", "refs", "steps", "sources", "trash",
     ] {
@@ -395,11 +395,73 @@ fn gc_frees_what_no_name_needs_and_keeps_the_rest() {
 }
 
 #[test]
+fn gc_spares_what_is_young_and_says_why() {
+    let (sandbox, _, own_object) = two_images();
+    let reason = |words: &[&str]| {
+        let json = sandbox.mk([&["gc", "--json"], words].concat()).ok();
+        let value: Value = serde_json::from_str(&json.stdout).unwrap();
+        value["reasons"].clone()
+    };
+    sandbox.mk(["rm", "hurt"]).ok();
+    let reasons = reason(&["--dry-run"]);
+    assert!(reasons["young"]["bytes"].as_u64().unwrap() > 0, "{reasons}");
+    assert!(reasons["named"]["bytes"].as_u64().unwrap() > 0, "{reasons}");
+    assert!(reasons.get("unneeded").is_none(), "{reasons}");
+    sandbox.mk(["gc"]).ok();
+    assert!(own_object.exists(), "gc took what was built a moment ago");
+    // What was built longer ago than that goes, unless somebody asks for more time.
+    for folder in ["images", "steps", "sources"] {
+        for file in files(&sandbox.store().join(folder)) {
+            let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 3600);
+            fs_err::File::options()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .into_file()
+                .set_modified(old)
+                .unwrap();
+        }
+    }
+    sandbox.mk(["gc", "--keep", "1d"]).ok();
+    assert!(own_object.exists(), "gc took what was to stay for a day");
+    let reasons = reason(&["--dry-run"]);
+    assert!(reasons["unneeded"]["bytes"].as_u64().unwrap() > 0, "{reasons}");
+    // To build it again makes it young again.
+    sandbox.build("hurt.toml");
+    sandbox.mk(["rm", "hurt"]).ok();
+    sandbox.mk(["gc"]).ok();
+    assert!(own_object.exists(), "gc took what was asked for a moment ago");
+    sandbox.mk(["gc", "--keep", "0"]).ok();
+    assert!(!own_object.exists(), "gc left what nothing needs");
+    sandbox.verify();
+}
+
+#[test]
+fn gc_makes_room_of_what_only_saves_work() {
+    let (sandbox, _, own_object) = two_images();
+    let tree = sandbox.tree("whole");
+    sandbox.mk(["rm", "hurt"]).ok();
+    let rehearsed = sandbox.mk(["gc", "--max-size", "1", "--dry-run"]).ok();
+    assert!(rehearsed.stdout.contains("goes: for --max-size"), "{rehearsed}");
+    assert!(rehearsed.stderr.contains("more than --max-size"), "{rehearsed}");
+    sandbox.mk(["gc", "--max-size", "1t"]).ok();
+    assert!(own_object.exists(), "there was room enough");
+    sandbox.mk(["gc", "--max-size", "1"]).ok();
+    assert!(!own_object.exists(), "what had no name was to go first");
+    assert_eq!(files(&sandbox.store().join("steps")), Vec::<PathBuf>::new());
+    assert_eq!(sandbox.tree("whole"), tree, "a name was let go");
+    sandbox.verify();
+    let wrong = sandbox.mk(["gc", "--max-size", "much"]);
+    assert_eq!(wrong.code, Some(2), "{wrong}");
+    assert_eq!(sandbox.mk(["gc", "--keep", "soon"]).code, Some(2));
+}
+
+#[test]
 fn gc_keeps_the_steps_and_sources_that_a_named_image_came_from() {
     let sandbox = Sandbox::new();
     lay_out(&sandbox, 5, 100);
     let first = sandbox.build("app.toml");
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     let second = sandbox.build("app.toml");
     assert_eq!((second.done.len(), second.image), (0, first.image));
 }
@@ -434,7 +496,7 @@ fn names_are_given_listed_and_taken() {
     assert!(names.iter().all(|name| table.stdout.contains(name)), "{table}");
     sandbox.mk(["rm", "hurt", "other"]).ok();
     assert_eq!(sandbox.mk(["inspect", "hurt"]).code, Some(1));
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     sandbox.mk(["inspect", "third"]).ok();
     let twice = sandbox.mk(["rm", "hurt"]);
     assert_eq!(twice.code, Some(1), "{twice}");
@@ -551,7 +613,7 @@ fn an_image_that_is_in_use_outlives_its_name_until_the_run_ends() {
     let mut up = [0; 3];
     run.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
     sandbox.mk(["rm", "box"]).ok();
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     assert!(
         sandbox
             .store()
@@ -563,7 +625,7 @@ fn an_image_that_is_in_use_outlives_its_name_until_the_run_ends() {
     drop(run.stdin.take());
     let output = run.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "/bin/cat\n");
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     assert!(
         !sandbox.store().join("rootfs").join(&built.tree).exists(),
         "gc left what nothing uses"

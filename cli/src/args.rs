@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::value::{Pair, assignment};
+use mk_core::container::Time;
+
+use crate::value::{self, Pair, assignment};
 
 /// `mk ps`, `logs`, `stop`, `kill` and `wait`.
 mod containers;
@@ -333,10 +335,19 @@ pub(crate) struct Du {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  mk gc --dry-run    say what would go
-  mk gc              let it go
-  mk gc --caches     let the caches of `run` steps go, too")]
+  mk gc --dry-run       say what would go, and why the rest stays
+  mk gc                 let it go
+  mk gc --keep 7d       spare what was built in the last seven days
+  mk gc --keep 0        spare nothing for its age
+  mk gc --max-size 5g   let what only saves work go, too, until 5 GiB are left
+  mk gc --caches        let the caches of `run` steps go, too")]
 pub(crate) struct Gc {
+    /// Spare what was built since, name or not: how long ago (90s, 10m, 2h, 7d), or a time
+    #[arg(long, value_name = "AGE", default_value = "1h", value_parser = value::age)]
+    pub(crate) keep: Time,
+    /// Go on with what only saves work, the oldest first, until the store takes no more than SIZE (such as 500m, 5g)
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    pub(crate) max_size: Option<u64>,
     /// Remove the caches of `run` steps, too, as far as none is in use
     #[arg(long)]
     pub(crate) caches: bool,

@@ -99,6 +99,19 @@ pub(crate) fn moment(text: &str) -> Result<Time, String> {
     Time::parse(text, Time::now()).map_err(|bad| bad.to_string())
 }
 
+/// Reads an age, which may be none at all, as the moment at which what has it was made.
+pub(crate) fn age(text: &str) -> Result<Time, String> {
+    match text {
+        "0" => Ok(Time::now()),
+        _ => moment(text),
+    }
+}
+
+/// Reads a number of bytes.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|bad| bad.to_string())
+}
+
 /// Reads a number of seconds, which may have a fraction.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     // What `f64` reads besides, such as `inf` and `1e9`, nobody means.

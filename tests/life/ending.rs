@@ -121,10 +121,10 @@ fn the_image_of_one_that_has_ended_is_not_kept_for_it() {
     let Some(life) = Life::new() else { return };
     life.detach(&["--name", "web"], "exec sleep 60");
     life.mk(["rm", "--image", "box"]).ok();
-    let before = life.mk(["gc"]).ok();
+    let before = life.mk(["gc", "--keep", "0"]).ok();
     assert!(!before.stdout.contains("image"), "it runs: {before}");
     life.mk(["stop", "web"]).ok();
-    let after = life.mk(["gc"]).ok();
+    let after = life.mk(["gc", "--keep", "0"]).ok();
     assert!(after.stdout.contains("image"), "{after}");
     let all = life.ps(&["--all"]);
     assert_eq!(all[0]["image"], "box");

@@ -45,7 +45,7 @@ fn writes_to_the_stores_disk_are_gone_with_the_run() {
         );
     }
     // Neither gc nor a build takes it away meanwhile.
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     sandbox.mk(["build", "box.toml", "-q"]).ok();
     assert_eq!(finish(run), ("x\n".to_owned(), Some(0)));
     assert_eq!(staged(&sandbox), [""; 0]);

@@ -194,7 +194,7 @@ fn a_named_volume_keeps_what_is_written_from_one_run_to_the_next() {
     );
     assert!(list.stdout.contains("\"in_use\": false"), "{list}");
     sandbox.mk(["rm", "box"]).ok();
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     sandbox.verify();
     assert!(sandbox.store().join("volumes/cache-1/data/f").exists() || !needs::is_root());
     let listed = sandbox.mk(["volumes"]).ok();
@@ -319,9 +319,9 @@ fn another_image_is_shown_read_only_and_stays_while_it_is() {
     let options = ["--mount", "type=image,source=tool,target=/tool"];
     let run = start(&sandbox, &options, "echo up; cat >/dev/null; cat /tool/bin/tool");
     sandbox.mk(["rm", "tool"]).ok();
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     assert_eq!(finish(run), ("#!/bin/sh\necho tool\n".to_owned(), Some(0)));
-    sandbox.mk(["gc"]).ok();
+    sandbox.mk(["gc", "--keep", "0"]).ok();
     let gone = sh(&sandbox, &options, "true");
     assert!(
         gone.code != Some(0) && gone.stderr.contains("no image `tool`"),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mk_core::store::Store;
-use mk_core::store::gc::{Collected, Count, Stored, What, gc};
+use mk_core::store::gc::{Collected, Count, Policy, Reason, Stored, gc};
 use mk_core::store::verify::{Damage, Verified, discard, is_gone, verify};
 use serde_json::{Map, Value, json};
 
@@ -19,52 +19,90 @@ pub(super) fn collect(args: &args::Gc, context: &Context) -> Result<u8, Failure>
         store: args.store.store.as_deref(),
         ..Flags::default()
     };
-    let what = What {
+    let policy = Policy {
         dry_run: args.dry_run,
         caches: args.caches,
+        since: args.keep.seconds(),
+        max_size: args.max_size,
     };
     let collected = match context.whole_store(&context.settings(&flags)?)? {
-        Some(store) => gc(&store, what, &context.talk())?,
+        Some(store) => gc(&store, policy, &context.talk())?,
         None => Collected::default(),
     };
     if args.json {
+        let reasons = collected.reasons.iter();
+        let reasons = reasons.map(|(reason, count)| (reason.word().to_owned(), counted(count)));
         ui::data(ui::pretty(&json!({
             "dry_run": args.dry_run,
             "removed": counts(&collected.removed),
             "kept": counts(&collected.kept),
+            "reasons": Value::Object(reasons.collect()),
         })))?;
         return Ok(0);
     }
-    let there = |counts: &BTreeMap<Stored, Count>| -> Vec<Vec<String>> {
-        let some = counts.iter().filter(|(_, count)| count.items > 0);
-        some.map(|(thing, count)| vec![thing.to_string(), count.items.to_string(), ui::bytes(count.bytes)])
-            .collect()
-    };
-    let removed = there(&collected.removed);
-    if removed.is_empty() {
-        context.ui.say("nothing to remove");
-        return Ok(0);
+    let removed: Vec<Vec<String>> = collected
+        .removed
+        .iter()
+        .map(|(thing, count)| row(thing.to_string(), count))
+        .collect();
+    match removed.is_empty() {
+        true => context.ui.say("nothing to remove"),
+        false => {
+            let title = if args.dry_run { "WOULD GO" } else { "REMOVED" };
+            print([title, "NUMBER", "SIZE"], removed)?;
+            let bytes = collected.removed.values().map(|count| count.bytes).sum();
+            let verb = if args.dry_run { "would be freed" } else { "freed" };
+            context.ui.say(format_args!("{} {verb}", ui::bytes(bytes)));
+        }
     }
-    let mut rows = vec![["REMOVED", "NUMBER", "SIZE"].map(str::to_owned).to_vec()];
-    if args.dry_run {
-        rows[0][0] = "WOULD GO".into();
+    if args.dry_run && !collected.reasons.is_empty() {
+        let reasons = collected.reasons.iter();
+        let rows = reasons.map(|(reason, count)| row(in_words(*reason).to_owned(), count));
+        print(["WHY", "NUMBER", "SIZE"], rows.collect())?;
     }
-    rows.extend(removed);
-    ui::data(ui::table(&rows).trim_end())?;
-    let bytes = collected.removed.values().map(|count| count.bytes).sum();
-    let verb = if args.dry_run { "would be freed" } else { "freed" };
-    context.ui.say(format_args!("{} {verb}", ui::bytes(bytes)));
+    let most = args.max_size.filter(|most| collected.kept_bytes() > *most);
+    if let Some(most) = most {
+        context.ui.note(format_args!(
+            "{} stay, more than --max-size ({}): images with a name, in use, and caches do not go for it; \
+             `mk du` shows what takes how much, `mk rm NAME` lets go of a name",
+            ui::bytes(collected.kept_bytes()),
+            ui::bytes(most)
+        ));
+    }
     Ok(0)
 }
 
+fn print(title: [&str; 3], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    let mut table = vec![title.map(str::to_owned).to_vec()];
+    table.extend(rows);
+    ui::data(ui::table(&table).trim_end())
+}
+
+fn row(first: String, count: &Count) -> Vec<String> {
+    vec![first, count.items.to_string(), ui::bytes(count.bytes)]
+}
+
+fn in_words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Named => "stays: an image with a name needs it",
+        Reason::InUse => "stays: a container runs on it",
+        Reason::Young => "stays: younger than --keep",
+        Reason::Kept => "stays: caches go with --caches only",
+        Reason::Unneeded => "goes: nothing needs it",
+        Reason::Room => "goes: for --max-size",
+        Reason::Asked => "goes: for --caches",
+    }
+}
+
 fn counts(counts: &BTreeMap<Stored, Count>) -> Value {
-    let pairs = counts.iter().map(|(thing, count)| {
-        (
-            thing.to_string(),
-            json!({"number": count.items, "bytes": count.bytes}),
-        )
-    });
+    let pairs = counts
+        .iter()
+        .map(|(thing, count)| (thing.to_string(), counted(count)));
     Value::Object(pairs.collect::<Map<_, _>>())
+}
+
+fn counted(count: &Count) -> Value {
+    json!({"number": count.items, "bytes": count.bytes})
 }
 
 /// Reads the whole store again and names what is damaged.

@@ -63,6 +63,11 @@ impl Time {
         }
     }
 
+    /// Returns the whole seconds since 1970.
+    pub fn seconds(self) -> i64 {
+        self.seconds
+    }
+
     /// Returns how long this is after `earlier`; nothing where it is before.
     pub fn since(self, earlier: Self) -> Duration {
         let nanos = |time: Self| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);

@@ -281,6 +281,21 @@ impl Dir {
             })
     }
 
+    /// Gives `path`, which is not followed, the present time as its modification time.
+    pub fn touch(&self, path: impl AsRef<Path>) -> Result<(), SysError> {
+        let path = path.as_ref();
+        let mut times = times(0);
+        times.last_modification.tv_nsec = fs::UTIME_NOW;
+        self.at(path)
+            .and_then(|(base, name)| fs::utimensat(base, name, &times, AtFlags::SYMLINK_NOFOLLOW))
+            .map_err(|errno| {
+                SysError::new(
+                    errno,
+                    format_args!("utimensat({}, {path:?}, now)", shown(&self.0)),
+                )
+            })
+    }
+
     /// Writes all of this folder's filesystem to the disk, and returns the first failure to do so since it was opened.
     pub fn sync_filesystem(&self) -> Result<(), SysError> {
         fs::syncfs(&self.0).map_err(|errno| SysError::new(errno, format_args!("syncfs({})", shown(&self.0))))

@@ -1,4 +1,4 @@
-//! What stands in the store where something else should.
+//! Policy stands in the store where something else should.
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn a_tree_without_end_is_damaged_and_is_not_read() {
         "{error}"
     );
     assert!(matches!(
-        gc(&store, What::default(), &()),
+        gc(&store, Policy::default(), &()),
         Err(Error::Damaged { .. })
     ));
     assert_eq!(damages(&store)[0], (path, told.into(), vec!["sample".into()]));

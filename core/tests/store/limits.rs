@@ -1,4 +1,4 @@
-//! What happens at the edges: killed processes, many at once, a full disk, one id, too many links.
+//! Policy happens at the edges: killed processes, many at once, a full disk, one id, too many links.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -67,7 +67,7 @@ fn killed_builder() {
         more.push(file("large", 0o600, &format!("{salt}").repeat(120_000)));
         try_to_fill(&store, &format!("image{}", round % 3), more).unwrap();
         if round % 2 == 1 {
-            gc(&store, What::default(), &()).unwrap();
+            gc(&store, Policy::default(), &()).unwrap();
         }
     }
 }
@@ -101,7 +101,7 @@ fn a_process_killed_at_any_moment_leaves_a_whole_store() {
         );
     }
     let store = Store::open(&path, owners()).unwrap();
-    gc(&store, What::default(), &()).unwrap();
+    gc(&store, Policy::default(), &()).unwrap();
     assert_eq!(verify(&store, &()).unwrap().damages, []);
     assert_eq!(fs_err::read_dir(path.join("trash")).unwrap().count(), 0);
     assert_eq!(fs_err::read_dir(path.join("scratch")).unwrap().count(), 0);
@@ -131,7 +131,7 @@ fn builds_and_gc_at_once_do_not_harm_each_other() {
         }
         let store = Store::open(&path, owners()).unwrap();
         for _ in 0..8 {
-            gc(&store, What::default(), &()).unwrap();
+            gc(&store, Policy::default(), &()).unwrap();
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -275,7 +275,7 @@ fn full_disk_worker() {
         outcomes.insert(done.is_ok());
         fs_err::remove_file(&ballast).unwrap();
         assert_eq!(verify(&store, &()).unwrap().damages, []);
-        gc(&store, What::default(), &()).unwrap();
+        gc(&store, Policy::default(), &()).unwrap();
     }
     assert_eq!(
         outcomes.len(),

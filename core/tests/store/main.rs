@@ -10,7 +10,7 @@ use mk_core::meta::Meta;
 use mk_core::path::TreePath;
 use mk_core::recipe::{Conf, RunDefaults};
 use mk_core::rootfs;
-use mk_core::store::gc::{Stored, What, gc};
+use mk_core::store::gc::{Policy, Stored, gc};
 use mk_core::store::verify::{discard, verify};
 use mk_core::store::{Error, Image, ImageId, Owners, Stage, StepRecord, Store};
 use mk_core::tree::Tree;
@@ -324,15 +324,15 @@ fn gc_keeps_what_a_name_needs_and_removes_the_rest() {
     assert!(store.remove_ref("doomed").unwrap());
     let would = gc(
         &store,
-        What {
+        Policy {
             dry_run: true,
-            ..What::default()
+            ..Policy::default()
         },
         &(),
     )
     .unwrap();
     assert_eq!(store.images().unwrap().len(), 2, "a dry run removed something");
-    let did = gc(&store, What::default(), &()).unwrap();
+    let did = gc(&store, Policy::default(), &()).unwrap();
     assert_eq!(would, did);
     assert_eq!(did.removed[&Stored::Images].items, 1);
     assert_eq!(did.removed[&Stored::Conf].items, 1);
@@ -349,12 +349,12 @@ fn gc_keeps_what_a_name_needs_and_removes_the_rest() {
 
     assert!(store.remove_ref("keep").unwrap());
     let lease = store.lease(&id).unwrap();
-    gc(&store, What::default(), &()).unwrap();
+    gc(&store, Policy::default(), &()).unwrap();
     assert!(store.has_rootfs(&tree.digest()).unwrap(), "the image was running");
     drop(lease);
     // A program that another test starts right now holds a copy of the lease until it is executed.
     for _ in 0..100 {
-        gc(&store, What::default(), &()).unwrap();
+        gc(&store, Policy::default(), &()).unwrap();
         if store.images().unwrap().is_empty() {
             break;
         }
@@ -419,7 +419,7 @@ fn verify_names_what_is_damaged_and_whom_it_hurts() {
     fs_err::create_dir(root.join("etc/empty")).unwrap();
     check(&root.join("etc/empty"), "it should be a file");
 
-    // What is gone.
+    // Policy is gone.
     fs_err::remove_file(object("")).unwrap();
     let missing = verify(&store, &()).unwrap().damages;
     assert!(
@@ -446,7 +446,7 @@ fn verify_names_what_is_damaged_and_whom_it_hurts() {
         .unwrap();
     assert_eq!(damage.names, ["sample"]);
     assert!(
-        gc(&store, What::default(), &()).is_err(),
+        gc(&store, Policy::default(), &()).is_err(),
         "what a damaged name needs is not known"
     );
 
@@ -597,7 +597,7 @@ fn an_exported_archive_is_the_tree_and_always_the_same() {
     let one = archive();
     assert!(one == archive());
 
-    // What the archive says is the tree again.
+    // Policy the archive says is the tree again.
     let stage = store.stage().unwrap();
     let mut again = Tree::new(0);
     let mut layer = again.layer(i64::MAX);
