@@ -211,7 +211,7 @@ fn a_build_that_is_killed_while_a_command_runs_leaves_nothing() {
         sandbox.write(
             "app.toml",
             format!(
-                "[[step]]\nunpack = 'rootfs.tar.gz'\n[[step]]\nrun = 'echo {round} >/f; sleep {marker}'\n"
+                "[[step]]\nunpack = 'rootfs.tar.gz'\n[[step]]\nrun = 'seq {round} 9999 >/e'\n[[step]]\nrun = 'echo {round} >/f; sleep {marker}'\n"
             ),
         );
         let mut mk = sandbox
@@ -219,9 +219,16 @@ fn a_build_that_is_killed_while_a_command_runs_leaves_nothing() {
             .args(["build", "app.toml", "-q"])
             .spawn()
             .unwrap();
-        std::thread::sleep(chance.moment(Duration::from_millis(120)));
+        std::thread::sleep(chance.moment(Duration::from_millis(250)));
         mk.kill().unwrap();
         mk.wait().unwrap();
+        let verify = sandbox.mk(["verify"]);
+        assert_eq!(
+            verify.code,
+            Some(0),
+            "round {round}, MK_TEST_SEED={}: {verify}",
+            chance.seed
+        );
         eventually("the end of the command", || {
             let sleeps = |path: std::path::PathBuf| {
                 let text = fs_err::read(path.join("cmdline")).unwrap_or_default();
@@ -260,4 +267,34 @@ fn a_command_can_be_a_users() {
         tree.contains("./srv/app/who type=file mode=0644 uid=1000 gid=1000 "),
         "{tree}"
     );
+}
+
+#[test]
+fn a_step_that_changes_has_itself_and_the_later_ones_done_again() {
+    let Some(sandbox) = boxed("") else { return };
+    let lay_out = |tenth: &str| {
+        let steps = (2..=20).map(|number| {
+            let text = if number == 10 { tenth } else { "same" };
+            format!("[[step]]\nrun = 'echo {text} >/{number}'\n")
+        });
+        let steps: String = steps.collect();
+        sandbox.write(
+            "twenty.toml",
+            format!("[[step]]\nunpack = 'rootfs.tar.gz'\n{steps}"),
+        );
+    };
+    lay_out("one");
+    // The first was done for the image that `boxed` makes.
+    assert_eq!(sandbox.build("twenty.toml").done.len(), 19);
+    assert_eq!(sandbox.build("twenty.toml").done.len(), 0);
+    lay_out("two");
+    assert_eq!(
+        sandbox.build("twenty.toml").done.len(),
+        11,
+        "the tenth to the twentieth"
+    );
+    // What the tenth gives is what it gave before: nothing after it has to be done.
+    lay_out("\"two\"");
+    assert_eq!(sandbox.build("twenty.toml").done.len(), 1, "the tenth alone");
+    sandbox.verify();
 }

@@ -24,6 +24,9 @@ mod build;
 /// Recipes that start from others, or take something from them.
 mod family;
 
+/// Stores on other filesystems, on a full one, and a store that is moved.
+mod filesystems;
+
 /// What differs between two things with files in them.
 mod diff;
 

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ use crate::harness::built::Built;
 use crate::harness::chance::Chance;
 use crate::harness::listing::Listing;
 use crate::harness::{Output, Sandbox, needs};
+use crate::run::boxed;
 
 /// Puts a recipe beside an archive of `files` files of `size` bytes, no two alike.
 fn lay_out(sandbox: &Sandbox, files: usize, size: usize) {
@@ -647,4 +648,96 @@ fn a_store_of_another_version_is_refused() {
         output.stderr.contains("mk-store 2") || output.stderr.contains("version 2"),
         "{output}"
     );
+}
+
+/// How long gc, builds and runs are at it together. `MK_TEST_STRESS` is another number of seconds.
+fn stress() -> Duration {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is how a test is told to be thorough"
+    )]
+    let seconds = std::env::var("MK_TEST_STRESS").ok();
+    Duration::from_secs(seconds.map_or(8, |seconds| seconds.parse().unwrap()))
+}
+
+#[test]
+fn gc_among_builds_and_runs_takes_what_nobody_uses_and_nothing_else() {
+    let Some(sandbox) = boxed("") else { return };
+    const APPS: usize = 6;
+    for app in 0..APPS {
+        sandbox.write(
+            format!("app{app}.toml"),
+            format!(
+                "[[step]]\nunpack = 'rootfs.tar.gz'\n[[step]]\nrun = 'echo {app} >/own; seq 2000 >/all'\n[[step]]\nwrite = '/more'\ntext = '{app}'\n"
+            ),
+        );
+    }
+    let end = Instant::now() + stress();
+    let seed = Chance::new().seed;
+    let busy = |number: u64, act: &(dyn Fn(&mut Chance) + Sync)| {
+        let mut chance = Chance::of(seed.wrapping_add(number));
+        while Instant::now() < end {
+            act(&mut chance);
+        }
+    };
+    let any = |chance: &mut Chance| chance.below(APPS);
+    std::thread::scope(|scope| {
+        let (sandbox, busy) = (&sandbox, &busy);
+        for number in 0..2 {
+            scope.spawn(move || {
+                busy(number, &|chance| {
+                    let app = any(chance);
+                    let built = sandbox.mk(["build", "-q", &format!("app{app}.toml")]);
+                    assert_eq!(built.code, Some(0), "seed {seed}: {built}");
+                    if chance.below(2) == 0 {
+                        // Another may have been faster.
+                        sandbox.mk(["rm", &format!("app{app}")]);
+                    }
+                });
+            });
+            scope.spawn(move || {
+                busy(10 + number, &|chance| {
+                    let app = any(chance);
+                    let recipe = format!("./app{app}.toml");
+                    let run = sandbox.mk([
+                        "run",
+                        &recipe,
+                        "sh",
+                        "-c",
+                        "cat /own /more; tail -n 1 /all; ls /bin/cat",
+                    ]);
+                    assert_eq!(
+                        run.stdout,
+                        format!("{app}\n{app}2000\n/bin/cat\n"),
+                        "seed {seed}: {run}"
+                    );
+                });
+            });
+        }
+        scope.spawn(move || {
+            busy(20, &|chance| {
+                let room: &[&str] = if chance.below(2) == 0 {
+                    &["--max-size", "1"]
+                } else {
+                    &[]
+                };
+                let collected = sandbox.mk([&["gc", "--keep", "0"], room].concat());
+                assert_eq!(collected.code, Some(0), "seed {seed}: {collected}");
+            });
+        });
+    });
+    sandbox.verify();
+    sandbox.mk(["rm", "box"]).ok();
+    for app in 0..APPS {
+        sandbox.mk(["rm", &format!("app{app}")]);
+    }
+    sandbox.mk(["gc", "--keep", "0"]).ok();
+    for folder in [
+        "objects", "trees", "rootfs", "images", "conf", "refs", "steps", "sources", "trash", "leases",
+        "builds",
+    ] {
+        let left = files(&sandbox.store().join(folder));
+        assert_eq!(left, Vec::<PathBuf>::new(), "seed {seed}: {folder}");
+    }
+    assert_eq!(leftovers(&sandbox), Vec::<String>::new(), "seed {seed}");
 }

@@ -24,10 +24,20 @@ impl Chance {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
             u64::from(now.subsec_nanos()) ^ now.as_secs() << 20
         });
+        Self::of(seed)
+    }
+
+    /// Returns the numbers that follow from `seed`.
+    pub(crate) fn of(seed: u64) -> Self {
         Self {
             seed,
             state: seed | 1,
         }
+    }
+
+    /// Returns a number less than `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.number() >> 11) as usize % end
     }
 
     /// Returns a time from zero up to `most`.

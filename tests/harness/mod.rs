@@ -152,9 +152,14 @@ impl Sandbox {
             .get_args()
             .map(|word| quoted(&word.to_string_lossy()))
             .collect();
+        self.output(format!("mk {}", words.join(" ")).trim_end(), &mut command)
+    }
+
+    /// Runs `command`, told of as `call`.
+    pub(crate) fn output(&self, call: &str, command: &mut Command) -> Output {
         let output = command.output().unwrap();
         Output {
-            call: format!("mk {}", words.join(" ")).trim_end().to_owned(),
+            call: call.to_owned(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             code: output.status.code(),

@@ -13,8 +13,8 @@ use mk_core::plan::lock::Lock;
 use mk_core::process;
 use mk_core::recipe::{self, Recipe};
 use mk_core::spec::streams::{Streams, Wanted};
-use mk_core::store::Store;
 use mk_core::store::image::check_name;
+use mk_core::store::{ImageId, Lease, Store};
 use mk_core::watch::{Event, Watch};
 use serde_json::json;
 
@@ -181,16 +181,18 @@ fn summary(context: &Context, talk: TalkArgs, built: &Built, began: Instant) {
     });
 }
 
-/// Builds the image of a recipe that `mk run` was given, and says little: what counts is the run.
+/// Builds the image of a recipe that `mk run` was given, and says little: what counts is the run. The image stays for as
+/// long as the lease is held.
 pub(super) fn on_the_way(
     found: &find::Recipe,
     settings: &Settings,
     store: &Store,
     context: &Context,
-) -> Result<Built, Failure> {
+) -> Result<(ImageId, Lease), Failure> {
     let family = Family::read(found.clone(), &SourceArgs::default(), None, Policy::Complete)?;
     let progress = Progress::new(context.ui, TalkArgs::default());
-    family.carry_out(settings, store, &progress, &How::default())
+    let (built, lease) = family.carry_out_leased(settings, store, &progress)?;
+    Ok((built.image, lease))
 }
 
 /// Pins what `mk lock` names.

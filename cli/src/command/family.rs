@@ -14,7 +14,7 @@ use mk_core::fetch;
 use mk_core::plan::lock::Lock;
 use mk_core::recipe::mistake::{Mistake, Mistakes};
 use mk_core::recipe::{Base, Verb};
-use mk_core::store::{self, Store};
+use mk_core::store::{self, Lease, Store};
 use mk_core::unpack::Limits;
 
 use super::build::{Order, architecture};
@@ -151,6 +151,20 @@ impl Family {
         let limits = Limits::default();
         let nodes = self.nodes(&ready, settings, &limits, how);
         graph::assemble(&nodes, store, watch).map_err(|failed| self.not_built(failed, watch.is_silent()))
+    }
+
+    /// The same for a run, which has the image for as long as it holds the lease.
+    pub(super) fn carry_out_leased(
+        &self,
+        settings: &Settings,
+        store: &Store,
+        watch: &Progress,
+    ) -> Result<(Built, Lease), Failure> {
+        let ready = self.ready(settings, store, watch)?;
+        let (limits, how) = (Limits::default(), How::default());
+        let nodes = self.nodes(&ready, settings, &limits, &how);
+        graph::assemble_leased(&nodes, store, watch)
+            .map_err(|failed| self.not_built(failed, watch.is_silent()))
     }
 
     /// Does every step once more, and returns what is other than it was.

@@ -21,7 +21,7 @@ use mk_core::spec::network::{Protocol, Publish};
 use mk_core::spec::streams::Streams;
 use mk_core::spec::ulimit::Lowered;
 use mk_core::spec::{self, Asked, Extra, RunSpec, Userns};
-use mk_core::store::{self, Image, ImageId, Store};
+use mk_core::store::{self, Image, ImageId, Lease, Store};
 
 use super::{Context, Users, build, find};
 use crate::args::{self, UsernsArg};
@@ -56,7 +56,7 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
         .as_ref()
         .map(|_| State::open_or_make(&settings.state))
         .transpose()?;
-    let id = image_of(&word, &settings, &store, context)?;
+    let (id, _lease) = image_of(&word, &settings, &store, context)?;
     let (mut rootfs, image) = laid_out(&word, id, &settings, &store, context)?;
     let shell = asked.command.is_empty() && image.run.command.is_empty();
     let spec = RunSpec::new(&image.run, &image.conf, asked)?;
@@ -320,8 +320,8 @@ fn laid_out(
                         .into(),
                 );
             };
-            let built = build::on_the_way(&recipe, settings, store, context)?;
-            Ok(Rootfs::of(store, &built.image)?)
+            let (id, _lease) = build::on_the_way(&recipe, settings, store, context)?;
+            Ok(Rootfs::of(store, &id)?)
         }
         Err(error) => Err(error.into()),
     }
@@ -338,7 +338,7 @@ fn attach_images(
     for extra in &spec.mounts {
         if let Extra::Image(shown) = extra {
             let word = OsString::from(&shown.image);
-            let id = image_of(&word, settings, store, context)?;
+            let (id, _lease) = image_of(&word, settings, store, context)?;
             let (image, _) = laid_out(&word, id, settings, store, context)?;
             rootfs.attach_image(&shown.image, image);
         }
@@ -351,23 +351,27 @@ fn failed(error: enter::Error) -> Failure {
     Failure::Coded(error.exit_code(), Box::new(error))
 }
 
-/// Returns the image that `word` names, built on the way where only a recipe is known.
+/// Returns the image that `word` names, built on the way where only a recipe is known: then with a lease, for nobody but
+/// this run may want it.
 fn image_of(
     word: &OsString,
     settings: &Settings,
     store: &Store,
     context: &Context,
-) -> Result<ImageId, Failure> {
+) -> Result<(ImageId, Option<Lease>), Failure> {
+    let built = |recipe: &find::Recipe| {
+        build::on_the_way(recipe, settings, store, context).map(|(image, lease)| (image, Some(lease)))
+    };
     if find::is_path(Path::new(word)) {
         let recipe = find::Recipe::find(Path::new(word))?;
-        return Ok(build::on_the_way(&recipe, settings, store, context)?.image);
+        return built(&recipe);
     }
     let word = word.to_string_lossy();
     match store.resolve(&word) {
-        Ok(image) => Ok(image),
+        Ok(image) => Ok((image, None)),
         Err(store::Error::NoImage(_)) => match find::Recipe::known(&word) {
-            Some(recipe) => Ok(build::on_the_way(&recipe, settings, store, context)?.image),
-            None => find::image(Some(store), &word).map(|(_, image)| image),
+            Some(recipe) => built(&recipe),
+            None => find::image(Some(store), &word).map(|(_, image)| (image, None)),
         },
         Err(error) => Err(error.into()),
     }

@@ -9,7 +9,7 @@ use std::thread;
 use super::{Bases, Build, Built, Error, Facing, Request, facts, prefetch};
 use crate::digest::Digest;
 use crate::recipe::Base;
-use crate::store::Store;
+use crate::store::{Lease, Store};
 use crate::watch::{Event, Watch};
 
 /// A recipe with what it takes from others.
@@ -86,11 +86,36 @@ impl Watch for Named<'_> {
 ///
 /// The store is as it was before unless this succeeds, but for the results of steps that were done.
 pub fn assemble(nodes: &[Node<'_>], store: &Store, watch: &dyn Watch) -> Result<Built, Failed> {
+    assemble_for(nodes, store, watch, |_| Ok(())).map(|(built, ())| built)
+}
+
+/// The same for a run: the image stays as long as the lease is held, whatever becomes of its name.
+pub fn assemble_leased(
+    nodes: &[Node<'_>],
+    store: &Store,
+    watch: &dyn Watch,
+) -> Result<(Built, Lease), Failed> {
+    assemble_for(nodes, store, watch, |built| Ok(store.lease(&built.image)?))
+}
+
+/// Builds, and then does `take`, before anything that is built can be collected.
+fn assemble_for<T>(
+    nodes: &[Node<'_>],
+    store: &Store,
+    watch: &dyn Watch,
+    take: impl FnOnce(&Built) -> Result<T, Error>,
+) -> Result<(Built, T), Failed> {
     let last = nodes.len().saturating_sub(1);
-    let _hold = store.hold(watch).map_err(|error| Failed {
-        node: last,
-        error: error.into(),
-    })?;
+    let failed = |error| Failed { node: last, error };
+    let _hold = store.hold(watch).map_err(|error| failed(error.into()))?;
+    let built = build(nodes, store, watch)?;
+    let taken = take(&built).map_err(failed)?;
+    Ok((built, taken))
+}
+
+/// Builds the list, which is not empty, while the store is held.
+fn build(nodes: &[Node<'_>], store: &Store, watch: &dyn Watch) -> Result<Built, Failed> {
+    let last = nodes.len().saturating_sub(1);
     let graph = Graph {
         nodes,
         at_once: thread::available_parallelism().map_or(1, NonZero::get),

@@ -21,7 +21,7 @@ use crate::spec::{self, Asked, RunSpec, ScratchKind, Userns};
 use crate::store::{self, Owners, Stage, Store};
 use crate::sys::dir::Dir;
 use crate::sys::process::Ending;
-use crate::sys::{SysError, place};
+use crate::sys::{SysError, namespace, place};
 use crate::tree::{Tree, change};
 use crate::watch::{Event, Watch};
 
@@ -105,9 +105,13 @@ impl Run<'_> {
         let mut rootfs = Rootfs::of_tree(self.store, tree);
         let root = place::dress_of(&rootfs.tree_path())?;
         // Names in a folder come in another order there than on a disk.
-        let kept = match self.varied {
-            true => Kept::in_memory(self.store, root)?,
-            false => Kept::in_store(self.store, root)?,
+        let kept = if self.varied {
+            Kept::in_memory(self.store, root)?
+        } else if kept::can_be_in(self.store) {
+            Kept::in_store(self.store, root)?
+        } else {
+            namespace::own_mount_namespace()?;
+            Kept::in_memory(self.store, root)?
         };
         rootfs.kept = kept.share()?;
         let spec = self.spec(script, None)?;

@@ -21,6 +21,7 @@ use crate::store::{Owners, ScratchFolder, Store};
 use crate::sys::dir::Dir;
 use crate::sys::file::{self, LockKind};
 use crate::sys::place::{self, Dress};
+use crate::sys::probe;
 use crate::sys::{Errno, SysError, mount, mounted};
 
 const HEADER: &str = "mk-scratch 1";
@@ -38,6 +39,12 @@ const NO_UPPER: [&str; 15] = [
     "overlay", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "vfat", "msdos", "exfat", "ntfs", "ntfs3",
     "ramfs", "ecryptfs", "squashfs",
 ];
+
+/// Whether overlayfs can write to the filesystem that a store is on.
+pub fn can_be_in(store: &Store) -> bool {
+    let found = probe::filesystem(store.path());
+    !found.is_ok_and(|found| NO_UPPER.contains(&found.kind.as_str()))
+}
 
 /// What a layer must fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
