@@ -62,7 +62,7 @@ fn the_digests_are_those_of_every_other_filesystem_and_everything_works() {
     let expected = script(&sandbox, "here", USE).ok().stdout;
     assert_eq!(expected.lines().count(), 3, "{expected}");
     let image = |kind: &str| {
-        format!("truncate -s 400M {kind}.img; mkfs.{kind} -q {kind}.img; mount -o loop {kind}.img m")
+        format!("truncate -s 400M {kind}.img; mkfs.{kind} -q {kind}.img >&2; mount -o loop {kind}.img m")
     };
     let mut places = vec![
         ("tmpfs", "mount -t tmpfs tmpfs m".to_owned(), "m/store"),
