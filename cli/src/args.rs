@@ -15,6 +15,7 @@ use crate::value::{self, Pair, assignment};
 mod containers;
 /// `mk exec`, `top`, `stats` and `diff`.
 mod inside;
+mod late;
 /// `mk run`.
 mod limits;
 /// `mk network`.
@@ -25,6 +26,7 @@ mod run;
 
 pub(crate) use containers::{Kill, Logs, Ps, StateArgs, Stop, Wait};
 pub(crate) use inside::{Diff, Exec, Stats, Top};
+pub(crate) use late::Late;
 pub(crate) use network::{Network, NetworkAction, NetworkCreate, NetworkInspect, NetworkLs, NetworkRm};
 pub(crate) use run::{LifeArgs, Run, UsernsArg};
 
@@ -60,32 +62,58 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Build(Build),
-    Plan(Plan),
-    Run(Box<Run>),
-    Ps(Ps),
-    Logs(Logs),
-    Stop(Stop),
-    Kill(Kill),
-    Wait(Wait),
-    Exec(Exec),
-    Top(Top),
-    Stats(Stats),
-    Diff(Diff),
-    Rm(Rm),
-    Images(Images),
-    Inspect(Inspect),
-    Tag(Tag),
-    Du(Du),
-    Gc(Gc),
-    Verify(Verify),
-    Volumes(Volumes),
-    Network(Network),
-    Export(Export),
-    Lock(Lock),
-    Doctor(Doctor),
-    Completions(Completions),
-    Schema(Schema),
+    /// Make an image from a recipe
+    Build(Late<Build>),
+    /// Show what a build would do, and do nothing
+    Plan(Late<Plan>),
+    /// Run a command in an image, in fresh namespaces
+    Run(Late<Run>),
+    /// List the containers that are running
+    Ps(Late<Ps>),
+    /// Print what a container has printed
+    Logs(Late<Logs>),
+    /// End containers: ask first, kill after a while
+    Stop(Late<Stop>),
+    /// Send a signal to the commands of containers
+    Kill(Late<Kill>),
+    /// Wait until containers have ended, and print their exit codes
+    Wait(Late<Wait>),
+    /// Run one more command in a container that is running
+    Exec(Late<Exec>),
+    /// Show the processes of a container
+    Top(Late<Top>),
+    /// Show what containers use: processor, memory, processes
+    Stats(Late<Stats>),
+    /// Show what a container changed, or how two images, folders or archives differ
+    Diff(Late<Diff>),
+    /// Remove containers that have ended, and names of images
+    Rm(Late<Rm>),
+    /// List the images in the store
+    Images(Late<Images>),
+    /// Show what an image is: as JSON, its files, or where its folder is
+    Inspect(Late<Inspect>),
+    /// Give an image one more name
+    Tag(Late<Tag>),
+    /// Show what the images take, and what fills one of them
+    Du(Late<Du>),
+    /// Free what no named image needs and no run is using
+    Gc(Late<Gc>),
+    /// Read everything in the store again and name what is damaged
+    Verify(Late<Verify>),
+    /// List the volumes that runs keep in the store, or take some away
+    Volumes(Late<Volumes>),
+    /// Make, list, look at and remove the networks of containers
+    Network(Late<Network>),
+    /// Write an image out as a tar archive or a folder
+    Export(Late<Export>),
+    /// Pin every source of a recipe in its lock file, without building
+    Lock(Late<Lock>),
+    /// Say what works on this machine, what does not, and what would enable it
+    Doctor(Late<Doctor>),
+    /// Print a script that completes mk's commands in a shell
+    Completions(Late<Completions>),
+    /// Print the JSON Schema of recipes, for editors
+    Schema(Late<Schema>),
 }
 
 /// Where images are kept.
@@ -149,7 +177,6 @@ How to show progress, on stderr: auto, plain, json or none"
     pub(crate) quiet: bool,
 }
 
-/// Make an image from a recipe
 #[derive(Debug, Args)]
 #[command(after_help = "\
 RECIPE is a path to a .toml file, or the name of a recipe that mk ships, such as
@@ -199,7 +226,6 @@ pub(crate) struct Build {
     pub(crate) store: StoreArgs,
 }
 
-/// Show what a build would do, and do nothing
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each recipe that the build needs, in the order in which they are built, with its
@@ -229,7 +255,6 @@ pub(crate) struct Plan {
     pub(crate) store: StoreArgs,
 }
 
-/// List the images in the store
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -243,7 +268,6 @@ pub(crate) struct Images {
     pub(crate) store: StoreArgs,
 }
 
-/// Show what an image is: as JSON, its files, or where its folder is
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -267,7 +291,6 @@ pub(crate) struct Inspect {
     pub(crate) store: StoreArgs,
 }
 
-/// Give an image one more name
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -284,7 +307,6 @@ pub(crate) struct Tag {
     pub(crate) store: StoreArgs,
 }
 
-/// Remove containers that have ended, and names of images
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A container goes with its log. An image loses the name only: `mk gc` then frees
@@ -308,7 +330,6 @@ pub(crate) struct Rm {
     pub(crate) store: StoreArgs,
 }
 
-/// Show what the images take, and what fills one of them
 #[derive(Debug, Args)]
 #[command(after_help = "\
 OWN is what no other image of the store has, SHARED what others have, too.
@@ -331,7 +352,6 @@ pub(crate) struct Du {
     pub(crate) store: StoreArgs,
 }
 
-/// Free what no named image needs and no run is using
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -361,7 +381,6 @@ pub(crate) struct Gc {
     pub(crate) store: StoreArgs,
 }
 
-/// Read everything in the store again and name what is damaged
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exits with 1 where something is damaged, and says which images it hurts.
@@ -381,7 +400,6 @@ pub(crate) struct Verify {
     pub(crate) store: StoreArgs,
 }
 
-/// List the volumes that runs keep in the store, or take some away
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -417,7 +435,6 @@ pub(crate) enum VolumesAction {
     },
 }
 
-/// Write an image out as a tar archive or a folder
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The same image gives the same bytes, wherever and whenever it is exported.
@@ -446,7 +463,6 @@ pub(crate) struct Export {
     pub(crate) store: StoreArgs,
 }
 
-/// Pin every source of a recipe in its lock file, without building
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -468,7 +484,6 @@ pub(crate) struct Lock {
     pub(crate) store: StoreArgs,
 }
 
-/// Say what works on this machine, what does not, and what would enable it
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Tries what a run does, as this user, and changes nothing. Exits with 1 where
@@ -485,7 +500,6 @@ pub(crate) struct Doctor {
     pub(crate) store: StoreArgs,
 }
 
-/// Print a script that completes mk's commands in a shell
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -498,7 +512,6 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// Print the JSON Schema of recipes, for editors
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -516,6 +529,8 @@ mod tests {
 
     #[test]
     fn clap_finds_the_command_line_sound() {
-        Cli::command().debug_assert();
+        let mut mk = Cli::command();
+        mk.build();
+        mk.debug_assert();
     }
 }

@@ -453,7 +453,9 @@ fn kind_of_network(typed: &str) -> Option<String> {
 
 /// Returns the command that was called, as in `mk build` or `mk network rm`; `mk` where it is none of mk's.
 fn command(words: &[OsString]) -> String {
-    let mk = Cli::command();
+    let mut mk = Cli::command();
+    // Commands of commands are known from then on.
+    mk.build();
     let mut called = &mk;
     let mut text = String::from("mk");
     for word in words.iter().skip(1) {

@@ -17,7 +17,6 @@ pub(crate) struct StateArgs {
     pub(crate) store: Option<PathBuf>,
 }
 
-/// List the containers that are running
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A container has a line here if it was started with --name or -d. One whose
@@ -43,7 +42,6 @@ pub(crate) struct Ps {
     pub(crate) state: StateArgs,
 }
 
-/// Print what a container has printed
 #[derive(Debug, Args)]
 #[command(after_help = "\
 What the command wrote to stdout goes to stdout, what it wrote to stderr to
@@ -75,7 +73,6 @@ pub(crate) struct Logs {
     pub(crate) state: StateArgs,
 }
 
-/// End containers: ask first, kill after a while
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The command gets a SIGTERM, and a SIGKILL when its time is up. A container that
@@ -96,7 +93,6 @@ pub(crate) struct Stop {
     pub(crate) state: StateArgs,
 }
 
-/// Send a signal to the commands of containers
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -114,7 +110,6 @@ pub(crate) struct Kill {
     pub(crate) state: StateArgs,
 }
 
-/// Wait until containers have ended, and print their exit codes
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints the exit code of each, a line each, in the order asked; mk's own exit

@@ -10,7 +10,6 @@ use super::containers::StateArgs;
 use super::run::TerminalArgs;
 use crate::value::{Pair, variable};
 
-/// Run one more command in a container that is running
 #[derive(Debug, Args)]
 #[command(
     override_usage = "mk exec [OPTIONS] <NAME> [OPTIONS] <COMMAND>...",
@@ -54,7 +53,6 @@ pub(crate) struct Exec {
     pub(crate) state: StateArgs,
 }
 
-/// Show the processes of a container
 #[derive(Debug, Args)]
 #[command(after_help = "\
 PID and USER are those of the container. TIME is processor time; RSS is memory,
@@ -74,7 +72,6 @@ pub(crate) struct Top {
     pub(crate) state: StateArgs,
 }
 
-/// Show what containers use: processor, memory, processes
 #[derive(Debug, Args)]
 #[command(after_help = "\
 CPU is measured for half a second: 100% is one processor. Where a container has
@@ -96,7 +93,6 @@ pub(crate) struct Stats {
     pub(crate) state: StateArgs,
 }
 
-/// Show what a container changed, or how two images, folders or archives differ
 #[derive(Debug, Args)]
 #[command(after_help = "\
 One path a line: A was added, C was changed, D is gone, with all that was in it.

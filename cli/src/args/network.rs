@@ -7,7 +7,6 @@ use mk_core::recipe::NetName;
 use super::containers::StateArgs;
 use crate::value::mtu;
 
-/// Make, list, look at and remove the networks of containers
 #[derive(Debug, Args)]
 #[command(
     subcommand_required = true,

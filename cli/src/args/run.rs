@@ -14,7 +14,6 @@ use super::on_network::OnNetworkArgs;
 use super::privileges::PrivilegeArgs;
 use crate::value::{Pair, log_size, mount, scratch, seconds, tmpfs, variable, volume};
 
-/// Run a command in an image, in fresh namespaces
 #[derive(Debug, Args)]
 #[command(
     override_usage = "mk run [OPTIONS] <IMAGE> [OPTIONS] [COMMAND]...",
