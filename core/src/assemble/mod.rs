@@ -24,6 +24,7 @@ use crate::watch::{Event, Watch};
 mod base;
 pub mod check;
 mod explain;
+mod filing;
 pub mod forecast;
 mod grant;
 pub mod graph;

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::Request;
+use super::filing::{self, Filing};
 use super::grant::{self, Grants};
 use super::run::{self, Run};
 use crate::digest::{Digest, HashReader};
@@ -18,7 +19,7 @@ use crate::recipe::{Location, Owner, Select, User, Verb};
 use crate::store::{self, Stage, Store};
 use crate::tree::accounts::{self, Accounts};
 use crate::tree::{NodeKind, Tree, apply};
-use crate::unpack::{self, BadArchive, Body, Selector};
+use crate::unpack::{self, BadArchive, Body, Selector, Summary};
 use crate::watch::{Event, Watch};
 
 /// An account file that is larger than this is not one, in bytes.
@@ -326,21 +327,18 @@ impl<'a> Performing<'a> {
         epoch: i64,
     ) -> Result<Vec<Entry<Content>>, Error> {
         let selector = Selector::new(select)?;
-        let mut entries = Vec::new();
-        let (mut files, mut bytes) = (0, 0);
-        let mut take = |entry: Entry<Body<'_>>| -> Result<(), Error> {
+        let mut bytes = 0;
+        let mut take = |filing: &mut Filing<'_>, entry: Entry<Body<'_>>| -> Result<(), Error> {
             let Some(entry) = placed(entry, &selector)? else {
                 return Ok(());
             };
-            let meta = entry.meta.clone().not_later_than(epoch);
-            let entry = Entry { meta, ..entry };
-            let entry = entry.try_map(|mut body, meta| stage.add_file(&mut body, meta))?;
-            if let Kind::File(content) = entry.kind {
-                bytes += content.size;
+            if let Kind::File(body) = &entry.kind {
+                bytes += body.size();
             }
-            entries.push(entry);
-            files += 1;
-            if files % REPORT_EVERY == 0 {
+            let meta = entry.meta.clone().not_later_than(epoch);
+            filing.take(Entry { meta, ..entry }, Body::size)?;
+            let files = filing.len() as u64;
+            if files.is_multiple_of(REPORT_EVERY) {
                 self.watch.see(Event::StepProgress {
                     index: index + 1,
                     files,
@@ -349,7 +347,21 @@ impl<'a> Performing<'a> {
             }
             Ok(())
         };
-        let summary = match &archive.origin {
+        let (entries, summary) = filing::file(stage, |filing| {
+            self.read(archive, &mut |entry| take(filing, entry))
+        })?;
+        self.times
+            .insert(archive.sha256, summary.newest.unwrap_or_default());
+        Ok(entries)
+    }
+
+    /// Hands each entry of an archive to `take`.
+    fn read(
+        &self,
+        archive: &Pinned,
+        take: &mut dyn FnMut(Entry<Body<'_>>) -> Result<(), Error>,
+    ) -> Result<Summary, Error> {
+        match &archive.origin {
             Origin::At(Location::File(path)) => {
                 let file = fs_err::File::open(self.request.folder.join(path)).map_err(|source| {
                     fetch::Error::Read {
@@ -358,7 +370,7 @@ impl<'a> Performing<'a> {
                     }
                 })?;
                 let mut reader = HashReader::new(file);
-                let summary = unpack::entries(&archive.name, &mut reader, self.request.limits, &mut take)?;
+                let summary = unpack::entries(&archive.name, &mut reader, self.request.limits, take)?;
                 // Whatever stands behind the archive's end counts for its digest as well.
                 let rest = io::copy(&mut reader, &mut io::sink());
                 rest.map_err(|source| fetch::Error::Read {
@@ -368,19 +380,16 @@ impl<'a> Performing<'a> {
                 if reader.finish().0 != archive.sha256 {
                     return Err(Error::Changed { path: path.clone() });
                 }
-                summary
+                Ok(summary)
             }
             _ => {
                 let source = self.store.source(&archive.sha256)?;
                 let source = source.ok_or_else(|| Error::NoSource {
                     name: archive.name.clone(),
                 })?;
-                unpack::entries(&archive.name, source, self.request.limits, &mut take)?
+                unpack::entries(&archive.name, source, self.request.limits, take)
             }
-        };
-        self.times
-            .insert(archive.sha256, summary.newest.unwrap_or_default());
-        Ok(entries)
+        }
     }
 
     /// Brings a file or folder from beside the recipe into the tree.

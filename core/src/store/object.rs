@@ -18,8 +18,6 @@ use crate::sys::SysError;
 use crate::sys::dir::Dir;
 use crate::sys::file::{self, LockKind};
 
-/// A file of up to so many bytes is hashed in memory, and not written where the store has it.
-const SMALL: usize = 1 << 20;
 /// So many files are synced one by one; more, all at once.
 const FEW: usize = 8;
 /// What the one document of a stage is called.
@@ -149,32 +147,39 @@ impl Store {
 }
 
 impl Stage<'_> {
+    /// A file of up to so many bytes is hashed in memory, and not written where the store has it.
+    pub const SMALL: usize = 1 << 20;
+
     /// Adds a file with all that `body` gives and the metadata `meta`. May be called from several threads.
     pub fn add_file(&self, body: &mut dyn Read, meta: &Meta) -> Result<Content> {
         let mut start = Vec::new();
-        let limit = SMALL as u64 + 1;
+        let limit = Self::SMALL as u64 + 1;
         body.take(limit).read_to_end(&mut start).map_err(Error::Body)?;
-        if start.len() > SMALL {
+        if start.len() > Self::SMALL {
             return self.add_large(start, body, meta);
         }
+        self.add_bytes(&start, meta)
+    }
+
+    /// Adds a file with these `bytes` and the metadata `meta`. May be called from several threads.
+    pub fn add_bytes(&self, bytes: &[u8], meta: &Meta) -> Result<Content> {
         let content = Content {
-            digest: Digest::of(&start),
-            size: start.len() as u64,
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
         };
         let name = ObjectName::new(&content.digest, meta, &self.store.format);
         if self.store.has_object(&name, content.size)? {
             return Ok(content);
         }
-        match self.dir.create_file(name.as_str(), meta.mode & 0o777) {
-            // Staged a moment ago, perhaps by another thread that is still at it.
-            Err(error) if error.errno == Errno::EXIST => Ok(content),
-            opened => {
-                let file = self.store.full(opened)?;
-                self.store.full(file::write(&file, &start))?;
-                self.store.naming_full(self.store.format.dress(&file, meta))?;
-                Ok(content)
-            }
+        // One that is there was staged a moment ago, perhaps by another thread that is still at it.
+        if let Some(file) = self
+            .store
+            .full(self.dir.create_new(name.as_str(), meta.mode & 0o777))?
+        {
+            self.store.full(file::write(&file, bytes))?;
+            self.store.naming_full(self.store.format.dress(&file, meta))?;
         }
+        Ok(content)
     }
 
     /// Adds a file of which `start` was read already, piece by piece.
@@ -189,7 +194,7 @@ impl Stage<'_> {
             self.store.full(file::write(&file, &piece))?;
             size += piece.len() as u64;
             piece.clear();
-            body.take(SMALL as u64)
+            body.take(Self::SMALL as u64)
                 .read_to_end(&mut piece)
                 .map_err(Error::Body)?;
         }

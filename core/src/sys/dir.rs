@@ -71,6 +71,17 @@ impl Dir {
         self.open_below(path.as_ref(), flags, bits(mode)).map(File::from)
     }
 
+    /// Makes the file `path` like [`Self::create_file`]; `None` where something is there already.
+    pub fn create_new(&self, path: impl AsRef<Path>, mode: u16) -> Result<Option<File>, SysError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        match self.try_open(path.as_ref(), flags, bits(mode)) {
+            Err(Errno::EXIST) => Ok(None),
+            opened => opened
+                .map(|file| Some(file.into()))
+                .map_err(|errno| self.failed_open(errno, path.as_ref(), flags)),
+        }
+    }
+
     /// Opens the file `path` for reading and writing, and makes it (0600) if it is missing.
     pub fn open_or_create(&self, path: impl AsRef<Path>) -> Result<File, SysError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW;
@@ -218,17 +229,25 @@ impl Dir {
     /// Returns what `path` is, without following it.
     pub fn stat(&self, path: impl AsRef<Path>) -> Result<Stat, SysError> {
         let path = path.as_ref();
-        self.at(path)
-            .and_then(|(base, name)| fs::statat(base, name, AtFlags::SYMLINK_NOFOLLOW))
-            .map(Stat::from)
-            .map_err(|errno| SysError::new(errno, format_args!("fstatat({}, {path:?})", shown(&self.0))))
+        self.try_stat(path).map_err(|errno| self.failed_stat(errno, path))
     }
 
-    /// Returns what `path` is, `None` where nothing is.
+    fn try_stat(&self, path: &Path) -> Result<Stat, Errno> {
+        let (base, name) = self.at(path)?;
+        fs::statat(base, name, AtFlags::SYMLINK_NOFOLLOW).map(Stat::from)
+    }
+
+    fn failed_stat(&self, errno: Errno, path: &Path) -> SysError {
+        SysError::new(errno, format_args!("fstatat({}, {path:?})", shown(&self.0)))
+    }
+
+    /// Returns what `path` is, `None` where nothing is. That is asked for each file that comes into a store, so the
+    /// usual answer costs no text.
     pub fn look(&self, path: impl AsRef<Path>) -> Result<Option<Stat>, SysError> {
-        match self.stat(path) {
-            Err(error) if error.errno == Errno::NOENT => Ok(None),
-            stat => stat.map(Some),
+        let path = path.as_ref();
+        match self.try_stat(path) {
+            Err(Errno::NOENT) => Ok(None),
+            stat => stat.map(Some).map_err(|errno| self.failed_stat(errno, path)),
         }
     }
 
@@ -332,23 +351,28 @@ impl Dir {
     }
 
     fn open_below(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, SysError> {
+        self.try_open(path, flags, mode)
+            .map_err(|errno| self.failed_open(errno, path, flags))
+    }
+
+    fn try_open(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         loop {
             match fs::openat2(&self.0, path, flags | OFlags::CLOEXEC, mode, BENEATH) {
                 // Something was renamed while the kernel looked at a `..` (openat2(2)).
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                done => {
-                    return done.map_err(|errno| {
-                        SysError::new(
-                            errno,
-                            format_args!(
-                                "openat2({}, {path:?}, {flags:?}, RESOLVE_BENEATH)",
-                                shown(&self.0)
-                            ),
-                        )
-                    });
-                }
+                done => return done,
             }
         }
+    }
+
+    fn failed_open(&self, errno: Errno, path: &Path, flags: OFlags) -> SysError {
+        SysError::new(
+            errno,
+            format_args!(
+                "openat2({}, {path:?}, {flags:?}, RESOLVE_BENEATH)",
+                shown(&self.0)
+            ),
+        )
     }
 
     fn unlink_as(&self, path: &Path, flags: AtFlags) -> Result<(), SysError> {
