@@ -46,6 +46,8 @@ pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure>
         explain: args.explain,
         secrets: secrets(&args.secrets)?,
         shell: shell(args.shell_on_failure, context)?,
+        // What is checked is what the files hold, not what they are believed to.
+        reread: args.check,
     };
     let store = context.store(&settings)?;
     let progress = Progress::new(context.ui, args.talk);

@@ -12,6 +12,7 @@ use crate::plan::{Origin, Pinned};
 use crate::recipe::Location;
 use crate::watch::{Event, Watch};
 
+pub mod content;
 pub mod debian;
 pub mod held;
 pub mod http;

@@ -149,6 +149,12 @@ impl Store {
 }
 
 impl Stage<'_> {
+    /// Whether the store has a file with these bytes and the metadata `meta` already.
+    pub fn has_file(&self, content: &Content, meta: &Meta) -> Result<bool> {
+        let name = ObjectName::new(&content.digest, meta, &self.store.format);
+        self.store.has_object(&name, content.size)
+    }
+
     /// Adds a file with all that `body` gives and the metadata `meta`. May be called from several threads.
     pub fn add_file(&self, body: &mut dyn Read, meta: &Meta) -> Result<Content> {
         let mut start = Vec::new();
