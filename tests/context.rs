@@ -32,11 +32,23 @@ impl Opens {
         let mut names = BTreeSet::new();
         while let Ok(event) = reader.next() {
             assert!(!event.events().contains(ReadFlags::QUEUE_OVERFLOW));
-            if !event.events().contains(ReadFlags::ISDIR) {
-                names.insert(event.file_name().unwrap().to_str().unwrap().to_owned());
-            }
+            let name = event.file_name().map_or("", |name| name.to_str().unwrap());
+            let mark = if event.events().contains(ReadFlags::ISDIR) {
+                "/"
+            } else {
+                ""
+            };
+            names.insert(format!("{name}{mark}"));
         }
         names
+    }
+
+    /// The same without folders.
+    fn files(&self) -> BTreeSet<String> {
+        self.taken()
+            .into_iter()
+            .filter(|name| !name.ends_with('/'))
+            .collect()
     }
 }
 
@@ -85,30 +97,30 @@ fn what_has_not_changed_is_not_read() {
     let sandbox = scene();
     let opens = Opens::of(&sandbox.work().join("src"));
     let first = sandbox.build("app.toml");
-    assert_eq!(opens.taken(), all(), "of what nobody knows all is read");
+    assert_eq!(opens.files(), all(), "of what nobody knows all is read");
     let second = sandbox.build("app.toml");
     assert_eq!((second.tree, second.done.len()), (first.tree, 0));
-    assert_eq!(opens.taken(), BTreeSet::new());
+    assert_eq!(opens.files(), BTreeSet::new());
 
     // One that changes is read, alone: the store has the others.
     sandbox.write("src/017", "text XXX");
-    opens.taken();
+    opens.files();
     assert_eq!(sandbox.build("app.toml").done.len(), 1);
-    assert_eq!(opens.taken(), only("017"));
+    assert_eq!(opens.files(), only("017"));
     assert_eq!(held(&sandbox, "017"), "text XXX");
     sandbox.verify();
 
     // So do other recipes, by whatever path.
     settle();
     sandbox.build("app.toml");
-    opens.taken();
+    opens.files();
     sandbox.write(
         "by/other.toml",
         "[[step]]\ncopy = 'link/src/'\ninto = '/'\nmode = '0600'\n",
     );
     std::os::unix::fs::symlink("..", sandbox.work().join("by/link")).unwrap();
     sandbox.mk(["plan", "by/other.toml"]).ok();
-    assert_eq!(opens.taken(), BTreeSet::new());
+    assert_eq!(opens.files(), BTreeSet::new());
 }
 
 #[test]
@@ -123,12 +135,12 @@ fn an_archive_that_has_not_changed_is_not_read() {
     let opens = ["vendor", "one"].map(|folder| Opens::of(&sandbox.work().join(folder)));
     sandbox.build("app.toml");
     assert_eq!(
-        opens.each_ref().map(Opens::taken),
+        opens.each_ref().map(Opens::files),
         [only("big.tar"), only("file")]
     );
     sandbox.build("app.toml");
     assert_eq!(
-        opens.each_ref().map(Opens::taken),
+        opens.each_ref().map(Opens::files),
         [BTreeSet::new(), BTreeSet::new()]
     );
     let smaller = Tar::of([Item::file("big", b"small")]).finish();
@@ -219,7 +231,7 @@ fn a_file_that_may_yet_change_without_a_trace_is_read_again() {
     let opens = Opens::of(&sandbox.work().join("src"));
     for _ in 0..2 {
         assert_eq!(sandbox.build("app.toml").tree, first.tree);
-        assert_eq!(opens.taken(), only("050"));
+        assert_eq!(opens.files(), only("050"));
     }
 }
 
@@ -229,7 +241,7 @@ fn a_check_reads_everything_again() {
     sandbox.build("app.toml");
     let opens = Opens::of(&sandbox.work().join("src"));
     sandbox.mk(["build", "app.toml", "--check"]).ok();
-    assert_eq!(opens.taken(), all());
+    assert_eq!(opens.files(), all());
 }
 
 #[test]
@@ -274,7 +286,7 @@ fn what_is_remembered_may_be_damaged_gone_or_impossible_to_write() {
         sandbox.verify();
         let built = sandbox.build("app.toml");
         assert_eq!((&built.tree, built.done.len()), (&first.tree, 0), "{what}");
-        assert_eq!(opens.taken(), all(), "{what}");
+        assert_eq!(opens.files(), all(), "{what}");
         sandbox.build("app.toml");
     };
     for (what, bytes) in [
@@ -285,7 +297,7 @@ fn what_is_remembered_may_be_damaged_gone_or_impossible_to_write() {
     ] {
         fs_err::write(known, bytes).unwrap();
         again(what);
-        assert_eq!(opens.taken(), BTreeSet::new(), "{what}: it was not made anew");
+        assert_eq!(opens.files(), BTreeSet::new(), "{what}: it was not made anew");
     }
     fs_err::remove_file(known).unwrap();
     again("gone");
@@ -293,9 +305,9 @@ fn what_is_remembered_may_be_damaged_gone_or_impossible_to_write() {
     fs_err::create_dir(known).unwrap();
     again("a folder");
     fs_err::remove_dir_all(sandbox.store().join("beside")).unwrap();
-    opens.taken();
+    opens.files();
     again("a store from before there was such a thing");
-    assert_eq!(opens.taken(), BTreeSet::new());
+    assert_eq!(opens.files(), BTreeSet::new());
     fs_err::remove_dir_all(sandbox.store().join("beside")).unwrap();
     fs_err::write(sandbox.store().join("beside"), "").unwrap();
     again("no folder");
@@ -327,7 +339,7 @@ fn builds_at_once_remember_the_same() {
     }
     let opens = Opens::of(&sandbox.work().join("src"));
     sandbox.build("app.toml");
-    assert_eq!(opens.taken(), BTreeSet::new());
+    assert_eq!(opens.files(), BTreeSet::new());
     sandbox.verify();
 }
 
@@ -389,4 +401,186 @@ fn it_is_told_which_files_are_no_longer_taken() {
         .ok();
     let told = "step 2 (copy src to /srv): done, because `src` changed: 2 files, first `042`";
     assert!(output.stderr.contains(told), "{output}");
+}
+
+/// Builds a recipe and returns the paths of its tree, without its root.
+fn paths(sandbox: &Sandbox, recipe: &str) -> Vec<String> {
+    sandbox.write("app.toml", recipe);
+    sandbox.build("app.toml");
+    let text = sandbox.tree("app");
+    let lines = text.lines().filter_map(|line| line.strip_prefix("./"));
+    lines
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn what_mkignore_leaves_out_is_not_taken() {
+    let sandbox = Sandbox::new();
+    for path in [
+        "src/a.c",
+        "src/a.o",
+        "src/keep.o",
+        "src/target/x",
+        "src/lib/target/y",
+    ] {
+        sandbox.write(path, path);
+    }
+    sandbox.write(
+        ".mkignore",
+        "# what the compiler makes\n*.o\n!keep.o\n\n/src/target/\n",
+    );
+    let taken = ["a.c", "keep.o", "lib", "lib/target", "lib/target/y"];
+    let copied = paths(&sandbox, "[[step]]\ncopy = 'src/'\ninto = '/'\n");
+    assert_eq!(copied, taken);
+    assert_eq!(paths(&sandbox, "from = 'src/'\n[[step]]\ndir = '/lib'\n"), taken);
+    // The file itself is no part of the folder, and not of any other.
+    sandbox.write("src/.mkignore", "*.c\n");
+    let all = paths(&sandbox, "[[step]]\ncopy = '.'\ninto = '/'\n");
+    let found: Vec<&str> = all.iter().map(String::as_str).collect();
+    let expected = [
+        "app.toml",
+        "src",
+        "src/.mkignore",
+        "src/a.c",
+        "src/keep.o",
+        "src/lib",
+        "src/lib/target",
+        "src/lib/target/y",
+    ];
+    assert_eq!(found, expected);
+    sandbox.write(".mkignore", "src\n*.toml\n!.mkignore\n");
+    assert_eq!(
+        paths(&sandbox, "[[step]]\ncopy = '.'\ninto = '/'\n"),
+        [".mkignore"]
+    );
+    sandbox.verify();
+}
+
+#[test]
+fn what_a_command_is_granted_is_without_it_too() {
+    let Some(sandbox) = crate::run::boxed("") else {
+        return;
+    };
+    sandbox.write("src/a.c", "");
+    sandbox.write("src/a.o", "");
+    sandbox.write(".mkignore", "*.o\n");
+    let step = "[[step]]\nrun = 'ls /src >/listed'\nmounts = [{ copy = 'src', at = '/src' }]\n";
+    sandbox.write("app.toml", format!("from = 'rootfs.tar.gz'\n{step}"));
+    sandbox.build("app.toml");
+    let listed = fs_err::read_to_string(sandbox.rootfs("app").join("listed")).unwrap();
+    assert_eq!(listed, "a.c\n");
+}
+
+#[test]
+fn what_a_recipe_names_is_taken_whatever_mkignore_says() {
+    let sandbox = Sandbox::new();
+    for path in ["out/a.o", "out/a.tmp", "b.o"] {
+        sandbox.write(path, path);
+    }
+    sandbox.write(".mkignore", "*.o\nout/\n*.tmp\n");
+    let file = paths(&sandbox, "[[step]]\ncopy = 'b.o'\ninto = '/b.o'\n");
+    assert_eq!(file, ["b.o"]);
+    sandbox.write(".mkignore", "out/\n*.tmp\n");
+    let folder = paths(&sandbox, "[[step]]\ncopy = './out/'\ninto = '/'\n");
+    assert_eq!(folder, ["a.o"]);
+}
+
+#[test]
+fn what_is_left_out_is_not_looked_at() {
+    let sandbox = Sandbox::new();
+    sandbox.write("src/file", "");
+    sandbox.write("src/out/deep/file", "");
+    sandbox.write(".mkignore", "out/\n*.socket\n");
+    let _socket = std::os::unix::net::UnixListener::bind(sandbox.work().join("src/a.socket")).unwrap();
+    let opens = ["src", "src/out"].map(|folder| Opens::of(&sandbox.work().join(folder)));
+    assert_eq!(paths(&sandbox, "[[step]]\ncopy = 'src/'\ninto = '/'\n"), ["file"]);
+    let [of_src, of_out] = opens.map(|opens| opens.taken());
+    assert_eq!(of_src, ["/".to_owned(), "file".to_owned()].into());
+    assert_eq!(of_out, BTreeSet::new());
+}
+
+#[test]
+fn a_step_is_done_again_for_what_is_taken_and_not_for_what_mkignore_says() {
+    let sandbox = Sandbox::new();
+    for path in ["src/a.c", "src/a.o", "src/b.o"] {
+        sandbox.write(path, path);
+    }
+    sandbox.write(
+        "app.toml",
+        "[[step]]\ncopy = 'src'\ninto = '/srv'\n[[step]]\ncopy = '.'\ninto = '/all'\n",
+    );
+    sandbox.build("app.toml");
+    let explained = |ignored: &str| {
+        sandbox.write(".mkignore", ignored);
+        let output = sandbox
+            .mk(["build", "app.toml", "--explain", "--progress", "none"])
+            .ok();
+        let lines = output.stderr.lines().take(2).map(str::to_owned);
+        lines.collect::<Vec<String>>()
+    };
+    let cached = [
+        "step 1 (copy src to /srv): cached",
+        "step 2 (copy . to /all): cached",
+    ];
+    assert_eq!(explained("*.none\n"), cached);
+    assert_eq!(
+        explained("*.o\n"),
+        [
+            "step 1 (copy src to /srv): done, because `src` changed: 2 files, first `a.o`",
+            "step 2 (copy . to /all): done, because `.` changed: 2 files, first `src/a.o`, and step 1 gave another tree",
+        ]
+    );
+    assert_eq!(explained("# other words\n**/*.o\n"), cached);
+    let back = explained("b.o\n");
+    assert_eq!(
+        back[0],
+        "step 1 (copy src to /srv): done, because `src` changed: 1 file, first `a.o`"
+    );
+    sandbox.verify();
+}
+
+#[test]
+fn mistakes_in_mkignore_are_told_in_their_places() {
+    let sandbox = Sandbox::new();
+    sandbox.write("in/src/a", "");
+    sandbox.write("in/app.toml", "[[step]]\ncopy = 'src'\ninto = '/srv'\n");
+    sandbox.write("in/.mkignore", "*.o\n[a-\n!\n");
+    let output = sandbox.mk(["build", "in/app.toml"]);
+    assert_eq!(output.code, Some(1), "{output}");
+    assert_eq!(
+        output.stderr,
+        "error: cannot read `in/.mkignore`, line 2, column 1
+  |
+2 | [a-
+  | ^^^
+`[a-` is not a pattern: unclosed character class; missing ']': expected a pattern as in a .gitignore, such as `*.o`, `/target/` or `!keep.o`
+hint: `.mkignore` is described in docs/recipe.md
+
+error: cannot read `in/.mkignore`, line 3, column 1
+  |
+3 | !
+  | ^
+`!` names no file and no folder: expected a pattern as in a .gitignore, such as `*.o`, `/target/` or `!keep.o`
+hint: `.mkignore` is described in docs/recipe.md
+"
+    );
+    // Nobody asks for it who takes no folder.
+    sandbox.write("in/app.toml", "[[step]]\ndir = '/srv'\n");
+    sandbox.build("in/app.toml");
+}
+
+#[test]
+fn that_nothing_is_left_of_a_folder_is_told() {
+    let sandbox = Sandbox::new();
+    sandbox.write("src/a", "");
+    sandbox.write(".mkignore", "*\n");
+    sandbox.write("app.toml", "[[step]]\ncopy = 'src'\ninto = '/srv'\n");
+    let output = sandbox.mk(["build", "app.toml"]).ok();
+    assert!(
+        output
+            .stderr
+            .contains("`.mkignore` leaves out all that is in `src`"),
+        "{output}"
+    );
 }

@@ -1,6 +1,7 @@
 //! [`Folder`]: the recipe's folder, as a build looks into it. What files hold there is remembered by the store, so that one
 //! that has not changed is read once.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -9,23 +10,26 @@ use crate::digest::{Digest, Hasher};
 use crate::entry::{Content, Kind};
 use crate::fetch;
 use crate::fetch::content::Found;
-use crate::fetch::local::{self, Listing};
+use crate::fetch::ignore::{self, Ignore};
+use crate::fetch::local::{self, Less, Listing};
 use crate::path::TreePath;
 use crate::store::Store;
 use crate::store::beside::{Beside, is_settled};
 use crate::sys::file::Version;
+use crate::watch::{Event, Watch};
 
 /// So many files, or as many bytes, are looked up; fewer are read as fast.
 const MANY: usize = 64;
 const LARGE: u64 = 1 << 20;
 
 /// A folder with a recipe in it.
-#[derive(Clone, Copy)]
 pub(super) struct Folder<'a> {
     path: &'a Path,
     store: &'a Store,
     /// Whether what is known of files is believed.
     trusting: bool,
+    /// What is left out of folders in it, once that was read.
+    ignore: OnceCell<Ignore>,
     /// A time before anything was looked at: seconds since 1970 UTC, nanoseconds.
     began: (i64, u32),
 }
@@ -51,6 +55,7 @@ impl<'a> Folder<'a> {
             path: request.folder,
             store,
             trusting: !request.reread,
+            ignore: OnceCell::new(),
             began: (
                 i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
                 since.subsec_nanos(),
@@ -65,7 +70,7 @@ impl<'a> Folder<'a> {
 
     /// Returns digest and size of an archive.
     pub(super) fn archive(&self, from: &str) -> Result<(Digest, u64), fetch::Error> {
-        let listing = self.list(from)?;
+        let listing = local::list(&self.join(from), None)?;
         match listing.entries() {
             [entry] if listing.is_file() && matches!(entry.kind, Kind::File(_)) => {
                 let found = self.contents(&listing, from)?;
@@ -81,8 +86,12 @@ impl<'a> Folder<'a> {
     }
 
     /// Returns the digest of a file or folder as a `copy` step takes it: names, kinds, contents and execute bits.
-    pub(super) fn copied(&self, from: &str) -> Result<Digest, fetch::Error> {
+    pub(super) fn copied(&self, from: &str, watch: &dyn Watch) -> Result<Digest, fetch::Error> {
         let listing = self.list(from)?;
+        if listing.is_emptied() {
+            let text = format!("`{}` leaves out all that is in `{from}`", ignore::NAME);
+            watch.see(Event::Note { text: &text });
+        }
         let found = self.contents(&listing, from)?;
         let mut hasher = Hasher::new();
         for (entry, found) in listing.entries().iter().zip(found) {
@@ -97,9 +106,29 @@ impl<'a> Folder<'a> {
         Ok(hasher.finish())
     }
 
-    /// Lists a file or folder that the recipe names.
+    /// Lists a file or folder that the recipe names. What is named is taken; what is in it only if no `.mkignore` leaves it
+    /// out.
     pub(super) fn list(&self, from: &str) -> Result<Listing, fetch::Error> {
-        local::list(&self.join(from))
+        let path = self.join(from);
+        let named = TreePath::normalise(from).map_err(|source| fetch::Error::Name {
+            path: path.clone(),
+            source,
+        })?;
+        let less = Less {
+            ignore: self.ignore()?,
+            named: &named,
+        };
+        local::list(&path, Some(less))
+    }
+
+    fn ignore(&self) -> Result<&Ignore, fetch::Error> {
+        match self.ignore.get() {
+            Some(ignore) => Ok(ignore),
+            None => {
+                let read = Ignore::read(self.path)?;
+                Ok(self.ignore.get_or_init(|| read))
+            }
+        }
     }
 
     /// Returns what each entry of a listing holds that is a file, and has the store remember it.

@@ -218,6 +218,13 @@ fn start(ingredients: &Ingredients, store: &Store) -> Option<Tree> {
     store.tree(&digest.parse::<Digest>().ok()?).ok()
 }
 
+/// Returns the empty tree, which no store holds, where a step with these ingredients starts from that.
+fn nothing(ingredients: &Ingredients) -> Option<Tree> {
+    let value = |name: &str| ingredients.iter().find(|(known, _)| known == name);
+    let empty = Tree::new(value("epoch")?.1.parse().ok()?);
+    (value("tree")?.1 == empty.digest().to_string()).then_some(empty)
+}
+
 /// Returns every path that one tree has in another way than the other, or not at all; folders count where they are gone
 /// or new.
 fn differing_paths(old: &Tree, new: &Tree) -> Vec<TreePath> {
@@ -284,7 +291,7 @@ fn changed_beside(
         taken.insert(path);
     }
     // What was there before the step came from elsewhere.
-    let before = start(&then.ingredients, store);
+    let before = start(&then.ingredients, store).or_else(|| nothing(&then.ingredients));
     for (path, node) in old.iter().filter(|(path, _)| path.is_within(into)) {
         let brought = before
             .as_ref()

@@ -26,7 +26,7 @@ pub(super) struct From<'a> {
     pub(super) store: &'a Store,
     pub(super) watch: &'a dyn Watch,
     /// The recipe's folder.
-    pub(super) folder: Folder<'a>,
+    pub(super) folder: &'a Folder<'a>,
     /// Files by the name that steps know them by.
     pub(super) secrets: &'a BTreeMap<String, PathBuf>,
     /// The latest time that a file may have (seconds since 1970 UTC).

@@ -210,7 +210,7 @@ impl Graph<'_> {
         work: impl FnOnce(&Build<'_>) -> Result<T, Error>,
     ) -> Option<Result<T, Error>> {
         let node = &self.nodes[index];
-        let prepared = facts(&node.request, self.store)
+        let prepared = facts(&node.request, self.store, watch)
             .map_err(Error::from)
             .and_then(|facts| {
                 if !node.bases.is_empty() {

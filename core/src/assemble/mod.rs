@@ -148,7 +148,7 @@ struct Facing<'a> {
 }
 
 /// Looks at what lies beside the recipe.
-fn facts(request: &Request<'_>, store: &Store) -> Result<Facts, fetch::Error> {
+fn facts(request: &Request<'_>, store: &Store, watch: &dyn Watch) -> Result<Facts, fetch::Error> {
     let mut facts = Facts {
         arch: request.arch.to_owned(),
         epoch: request.epoch,
@@ -157,7 +157,7 @@ fn facts(request: &Request<'_>, store: &Store) -> Result<Facts, fetch::Error> {
     let folder = Folder::new(request, store);
     let mut copy = |path: &str| -> Result<(), fetch::Error> {
         if !facts.copies.contains_key(path) {
-            let digest = folder.copied(path)?;
+            let digest = folder.copied(path, watch)?;
             facts.copies.insert(path.to_owned(), digest);
         }
         Ok(())

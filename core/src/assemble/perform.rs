@@ -260,7 +260,7 @@ impl<'a> Performing<'a> {
                 let from = grant::From {
                     store: self.store,
                     watch: self.watch,
-                    folder: Folder::new(&self.request, self.store),
+                    folder: &Folder::new(&self.request, self.store),
                     secrets: self.request.secrets,
                     epoch: perform.epoch,
                 };
@@ -396,7 +396,7 @@ impl<'a> Performing<'a> {
             return Ok(());
         };
         let beside = Beside {
-            folder: Folder::new(&self.request, self.store),
+            folder: &Folder::new(&self.request, self.store),
             from,
             into,
             mode: *mode,
@@ -535,7 +535,7 @@ impl<'a> Performing<'a> {
 /// A file or folder beside the recipe on its way into a tree.
 pub(super) struct Beside<'a> {
     /// The recipe's folder.
-    pub(super) folder: Folder<'a>,
+    pub(super) folder: &'a Folder<'a>,
     /// Its path, as written.
     pub(super) from: &'a str,
     /// Where it goes.

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::io::Errno;
 
+use super::ignore::Ignore;
 use super::*;
 use crate::digest::HashReader;
 use crate::entry::{Entry, Kind};
@@ -50,6 +51,16 @@ pub struct Listing {
     path: PathBuf,
     folder: Option<Dir>,
     entries: Vec<Entry<Version>>,
+    leaves_out: bool,
+}
+
+/// What of a folder is not taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Less<'a> {
+    /// What is left out.
+    pub ignore: &'a Ignore,
+    /// Where the folder is, as the recipe names it: patterns look at paths from the recipe's folder.
+    pub named: &'a TreePath,
 }
 
 /// Lists what is at `path`, which may itself be a symlink; no symlink below it is followed.
@@ -57,8 +68,9 @@ pub struct Listing {
 /// Entries are sorted by the bytes of their paths, so that a folder comes before what it holds; the folder itself is
 /// not among them. Files are 0755 where their owner may execute them, else 0644; folders and symlinks have the modes
 /// that everyone gives them; all belong to 0:0, have no extended attributes and an mtime of 0. A hard link is a file
-/// of its own. Sockets and devices are errors. No file is read: [`Listing::open`] gives its bytes.
-pub fn list(path: &Path) -> Result<Listing, Error> {
+/// of its own. Sockets and devices are errors. No file is read: [`Listing::open`] gives its bytes. What is left out of a
+/// folder (`less`) is not looked at, whatever it is.
+pub fn list(path: &Path, less: Option<Less<'_>>) -> Result<Listing, Error> {
     let stat = match file::stat_now(path) {
         Err(error) if error.errno == Errno::NOENT => {
             return Err(Error::Missing {
@@ -73,15 +85,23 @@ pub fn list(path: &Path) -> Result<Listing, Error> {
             path: path.to_owned(),
             folder: None,
             entries: vec![entry],
+            leaves_out: false,
         });
     }
     let folder = Dir::open(path).map_err(|error| unread(path, error))?;
-    let walk = Walk { path, top: &folder };
+    let mut walk = Walk {
+        path,
+        top: &folder,
+        less: less.filter(|less| !less.ignore.is_empty()),
+        leaves_out: false,
+    };
     let entries = walk.entries()?;
+    let leaves_out = walk.leaves_out;
     Ok(Listing {
         path: path.to_owned(),
         folder: Some(folder),
         entries,
+        leaves_out,
     })
 }
 
@@ -89,6 +109,11 @@ impl Listing {
     /// Returns what was found; instead of the content of a file, which version of it that was.
     pub fn entries(&self) -> &[Entry<Version>] {
         &self.entries
+    }
+
+    /// Whether all that there is was left out.
+    pub fn is_emptied(&self) -> bool {
+        self.entries.is_empty() && self.leaves_out
     }
 
     /// Whether this is a single file rather than a folder.
@@ -132,6 +157,9 @@ impl Listing {
 struct Walk<'w> {
     path: &'w Path,
     top: &'w Dir,
+    less: Option<Less<'w>>,
+    /// Whether anything was left out so far.
+    leaves_out: bool,
 }
 
 /// What comes next in the order of the paths: what is in a folder does not follow it at once, because `a.b` is before `a/b`.
@@ -142,7 +170,7 @@ enum Item {
 }
 
 impl Walk<'_> {
-    fn entries(&self) -> Result<Vec<Entry<Version>>, Error> {
+    fn entries(&mut self) -> Result<Vec<Entry<Version>>, Error> {
         let mut entries = Vec::new();
         let mut levels = vec![self.items(&TreePath::root())?.into_iter()];
         while let Some(level) = levels.last_mut() {
@@ -156,10 +184,11 @@ impl Walk<'_> {
     }
 
     /// Lists one folder.
-    fn items(&self, folder: &TreePath) -> Result<Vec<Item>, Error> {
+    fn items(&mut self, folder: &TreePath) -> Result<Vec<Item>, Error> {
+        let path = self.path;
         let here = || match folder.is_root() {
-            true => self.path.to_owned(),
-            false => self.path.join(folder.as_path()),
+            true => path.to_owned(),
+            false => path.join(folder.as_path()),
         };
         let failed = |error| unread(&here(), error);
         let handle = self.top.open_dir(folder.as_path()).map_err(failed)?;
@@ -171,6 +200,16 @@ impl Walk<'_> {
                 path: place(),
                 source,
             })?;
+            if let Some(less) = self.less {
+                let named = less.named.join_path(&inside).map_err(|source| Error::Name {
+                    path: place(),
+                    source,
+                })?;
+                if less.ignore.leaves_out(&named, kind == FileKind::Folder) {
+                    self.leaves_out = true;
+                    continue;
+                }
+            }
             if kind == FileKind::Folder {
                 items.push(Item::Below(inside.clone()));
                 items.push(Item::Entry(Entry {

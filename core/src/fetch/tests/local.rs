@@ -38,7 +38,7 @@ fn settings(folders: &[&Path]) -> Settings {
 
 /// Lists what is at `path` and reads all of it.
 fn hashed(path: &Path) -> Vec<Entry<Content>> {
-    let listing = crate::fetch::local::list(path).unwrap();
+    let listing = crate::fetch::local::list(path, None).unwrap();
     let found = listing.contents(|_, _| None).unwrap();
     let entries = listing.entries().iter().cloned().zip(found);
     let hashed =
@@ -222,7 +222,7 @@ fn a_folder_is_listed_the_same_wherever_it_lies() {
 fn a_listed_file_is_opened_below_its_folder_only() {
     let folder = tempfile::tempdir().unwrap();
     put(&folder.path().join("sub/file"), "inside");
-    let listing = crate::fetch::local::list(folder.path()).unwrap();
+    let listing = crate::fetch::local::list(folder.path(), None).unwrap();
     let path = TreePath::parse("sub/file").unwrap();
     let mut text = String::new();
     listing.open(&path).unwrap().read_to_string(&mut text).unwrap();
@@ -245,7 +245,7 @@ fn a_single_file_is_one_entry_at_the_root() {
     put(&folder.path().join("motd"), "hello\n");
     symlink("motd", folder.path().join("link")).unwrap();
     for name in ["motd", "link"] {
-        let listing = crate::fetch::local::list(&folder.path().join(name)).unwrap();
+        let listing = crate::fetch::local::list(&folder.path().join(name), None).unwrap();
         assert!(listing.is_file());
         let entries = hashed(&folder.path().join(name));
         assert_eq!(entries.len(), 1);
@@ -257,7 +257,7 @@ fn a_single_file_is_one_entry_at_the_root() {
         (Digest::of(b"hello\n"), 6)
     );
     assert!(matches!(
-        crate::fetch::local::list(&folder.path().join("gone")),
+        crate::fetch::local::list(&folder.path().join("gone"), None),
         Err(Error::Missing { .. })
     ));
     assert!(matches!(
@@ -271,7 +271,7 @@ fn a_socket_is_no_part_of_an_image() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let error = crate::fetch::local::list(folder.path()).unwrap_err();
+    let error = crate::fetch::local::list(folder.path(), None).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -290,7 +290,7 @@ fn paths_come_in_the_order_of_their_bytes() {
         put(&folder.path().join(name), name);
     }
     put(&folder.path().join("c/.keep"), "");
-    let listing = crate::fetch::local::list(folder.path()).unwrap();
+    let listing = crate::fetch::local::list(folder.path(), None).unwrap();
     let paths: Vec<&[u8]> = listing
         .entries()
         .iter()
@@ -309,7 +309,7 @@ fn what_is_known_is_not_read() {
             format!("text {number}"),
         );
     }
-    let listing = crate::fetch::local::list(folder.path()).unwrap();
+    let listing = crate::fetch::local::list(folder.path(), None).unwrap();
     let read = listing.contents(|_, _| None).unwrap();
     let of = |text: &str| Digest::of(text.as_bytes());
     for (number, found) in read.iter().enumerate() {
@@ -339,7 +339,7 @@ fn what_is_known_is_not_read() {
 fn what_changed_since_it_was_listed_is_not_steady() {
     let folder = tempfile::tempdir().unwrap();
     put(&folder.path().join("file"), "one");
-    let listing = crate::fetch::local::list(folder.path()).unwrap();
+    let listing = crate::fetch::local::list(folder.path(), None).unwrap();
     put(&folder.path().join("other"), "two");
     fs_err::rename(folder.path().join("other"), folder.path().join("file")).unwrap();
     let found = listing.contents(|_, _| None).unwrap()[0].unwrap();
