@@ -21,6 +21,9 @@ mod archives;
 /// Recipes that become images: what verbs do, what is done again and what is not.
 mod build;
 
+/// What lies beside recipes: what is read of it, and what is taken.
+mod context;
+
 /// Recipes that start from others, or take something from them.
 mod family;
 

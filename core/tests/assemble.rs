@@ -104,6 +104,7 @@ impl Place {
             explain: false,
             secrets: &BTreeMap::new(),
             shell: None,
+            reread: false,
         };
         let node = Node {
             request,

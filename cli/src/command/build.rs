@@ -46,6 +46,8 @@ pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure>
         explain: args.explain,
         secrets: secrets(&args.secrets)?,
         shell: shell(args.shell_on_failure, context)?,
+        // What is checked is what the files hold, not what they are believed to.
+        reread: args.check,
     };
     let store = context.store(&settings)?;
     let progress = Progress::new(context.ui, args.talk);
@@ -295,6 +297,10 @@ impl Order {
 
     /// Says of a command that failed where it stands in the recipe, and, where nobody has seen it, what it printed last.
     pub(super) fn not_built(&self, error: assemble::Error, unseen: bool) -> Failure {
+        if let assemble::Error::Fetch(fetch::Error::Ignore { text, mistakes, .. }) = &error {
+            let place = Path::new(&self.place).with_file_name(fetch::ignore::NAME);
+            return Failure::Drawn(mistakes.render(&place.to_string_lossy(), text));
+        }
         let assemble::Error::Step { index, source, .. } = &error else {
             return error.into();
         };

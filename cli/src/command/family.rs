@@ -271,6 +271,7 @@ impl Family {
                 explain: how.explain,
                 secrets: &how.secrets,
                 shell: how.shell.as_ref(),
+                reread: how.reread,
             },
             bases: ready.bases.clone(),
             impure: ready.impure.clone(),
@@ -335,6 +336,8 @@ pub(super) struct How {
     pub(super) secrets: BTreeMap<String, PathBuf>,
     /// The shell that is opened where a command fails.
     pub(super) shell: Option<Shell>,
+    /// Whether files beside recipes are read also where nothing says that they have changed.
+    pub(super) reread: bool,
 }
 
 /// A recipe with all that its build needs.

@@ -87,6 +87,7 @@ fn in_words(reason: Reason) -> &'static str {
         Reason::Named => "stays: an image with a name needs it",
         Reason::InUse => "stays: a container runs on it",
         Reason::Young => "stays: younger than --keep",
+        Reason::There => "stays: the files that it tells of are there",
         Reason::Kept => "stays: caches go with --caches only",
         Reason::Unneeded => "goes: nothing needs it",
         Reason::Room => "goes: for --max-size",

@@ -86,7 +86,7 @@ fn one(
         store,
         watch,
     };
-    let build = Build::new(node.request, facts(&node.request)?, facing)?;
+    let build = Build::new(node.request, facts(&node.request, store, &())?, facing)?;
     let epoch = build
         .epoch(&std::collections::BTreeMap::new())?
         .unwrap_or_default();

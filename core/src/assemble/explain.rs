@@ -1,12 +1,11 @@
 //! Why a step is done again: what of all that went into its key is not as it was the last time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Request;
+use super::beside::Folder;
 use crate::digest::Digest;
-use crate::entry::Kind;
-use crate::fetch;
 use crate::path::TreePath;
 use crate::plan::PlannedStep;
 use crate::plan::key::Ingredients;
@@ -203,11 +202,7 @@ fn started(then: &PastStep, now: &Now<'_>, request: &Request<'_>, store: &Store)
         .parent
         .as_ref()
         .map(|parent| parent.base.to_string());
-    let tree = |ingredients: &Ingredients| -> Option<Tree> {
-        let (_, digest) = ingredients.iter().find(|(name, _)| name == "tree")?;
-        store.tree(&digest.parse::<Digest>().ok()?).ok()
-    };
-    let changed = match (tree(&then.ingredients), tree(now.ingredients)) {
+    let changed = match (start(&then.ingredients, store), start(now.ingredients, store)) {
         (Some(old), Some(new)) => {
             let paths = differing_paths(&old, &new);
             paths.first().cloned().map(|first| (paths.len(), first))
@@ -215,6 +210,19 @@ fn started(then: &PastStep, now: &Now<'_>, request: &Request<'_>, store: &Store)
         _ => None,
     };
     Reason::Tree { of, changed }
+}
+
+/// Returns the tree that a step with these ingredients starts from.
+fn start(ingredients: &Ingredients, store: &Store) -> Option<Tree> {
+    let (_, digest) = ingredients.iter().find(|(name, _)| name == "tree")?;
+    store.tree(&digest.parse::<Digest>().ok()?).ok()
+}
+
+/// Returns the empty tree, which no store holds, where a step with these ingredients starts from that.
+fn nothing(ingredients: &Ingredients) -> Option<Tree> {
+    let value = |name: &str| ingredients.iter().find(|(known, _)| known == name);
+    let empty = Tree::new(value("epoch")?.1.parse().ok()?);
+    (value("tree")?.1 == empty.digest().to_string()).then_some(empty)
 }
 
 /// Returns every path that one tree has in another way than the other, or not at all; folders count where they are gone
@@ -242,10 +250,7 @@ fn copied(then: &PastStep, now: &Now<'_>, request: &Request<'_>, store: &Store) 
     match &now.step.verb {
         Verb::Copy { from, into, .. } => Reason::Copied {
             path: from.clone(),
-            changed: store
-                .tree(&then.tree)
-                .ok()
-                .and_then(|old| changed_beside(request, from, into, &old)),
+            changed: changed_beside(then, from, into, request, store),
         },
         Verb::Take { from, path, .. } => Reason::Copied {
             path: format!("{path}` of `{from}"),
@@ -258,31 +263,43 @@ fn copied(then: &PastStep, now: &Now<'_>, request: &Request<'_>, store: &Store) 
     }
 }
 
-/// Returns how many files below `from` beside the recipe are not in the tree `old` at `into`, and the first of them.
+/// Returns how many files below `from` beside the recipe are not in the tree `old` at `into` as they are now, or are there and
+/// are no longer beside the recipe, and the first of them.
 fn changed_beside(
-    request: &Request<'_>,
+    then: &PastStep,
     from: &str,
     into: &TreePath,
-    old: &Tree,
+    request: &Request<'_>,
+    store: &Store,
 ) -> Option<(usize, TreePath)> {
-    let listing = fetch::local::list(&request.folder.join(from))
-        .ok()?
-        .hashed()
-        .ok()?;
-    let mut changed = Vec::new();
-    for entry in listing {
-        let Kind::File(content) = &entry.kind else {
-            continue;
-        };
-        let there = into.join_path(&entry.path).ok().and_then(|path| old.get(&path));
-        let same = there.is_some_and(
-            |node| matches!(&node.kind, NodeKind::File { content: known, .. } if known.digest == content.digest),
-        );
-        if !same {
-            changed.push(entry.path.clone());
+    let old = store.tree(&then.tree).ok()?;
+    let folder = Folder::new(request, store);
+    let listing = folder.list(from).ok()?;
+    let found = folder.contents(&listing, from).ok()?;
+    let mut changed = BTreeSet::new();
+    let mut taken = BTreeSet::new();
+    for (entry, found) in listing.entries().iter().zip(found) {
+        let path = into.join_path(&entry.path).ok()?;
+        if let Some(found) = found {
+            let same = old.get(&path).is_some_and(|node| {
+                matches!(&node.kind, NodeKind::File { content, .. } if content.digest == found.content.digest)
+            });
+            if !same {
+                changed.insert(entry.path.clone());
+            }
+        }
+        taken.insert(path);
+    }
+    // What was there before the step came from elsewhere.
+    let before = start(&then.ingredients, store).or_else(|| nothing(&then.ingredients));
+    for (path, node) in old.iter().filter(|(path, _)| path.is_within(into)) {
+        let brought = before
+            .as_ref()
+            .is_some_and(|before| before.get(path) != Some(node));
+        if brought && !node.is_folder() && !taken.contains(path) {
+            changed.insert(path.rebased(into, &TreePath::root()).ok()?);
         }
     }
-    changed.sort();
     let first = changed.first()?.clone();
     Some((changed.len(), first))
 }

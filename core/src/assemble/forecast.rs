@@ -68,7 +68,7 @@ fn one(node: &Node<'_>, before: &[Forecast], store: &Store, watch: &dyn Watch) -
         store,
         watch,
     };
-    let build = Build::new(node.request, facts(&node.request)?, facing)?;
+    let build = Build::new(node.request, facts(&node.request, store, watch)?, facing)?;
     let known = match build.epoch(&BTreeMap::new())? {
         Some(epoch) => Some(build.known(epoch)?),
         None => None,

@@ -1,8 +1,9 @@
 //! What a command is granted besides the tree: copies of what lies beside the recipe, caches and secrets, as mounts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::beside::Folder;
 use super::perform::{Beside, lay_beside};
 use crate::digest::Digest;
 use crate::path::TreePath;
@@ -25,7 +26,7 @@ pub(super) struct From<'a> {
     pub(super) store: &'a Store,
     pub(super) watch: &'a dyn Watch,
     /// The recipe's folder.
-    pub(super) folder: &'a Path,
+    pub(super) folder: &'a Folder<'a>,
     /// Files by the name that steps know them by.
     pub(super) secrets: &'a BTreeMap<String, PathBuf>,
     /// The latest time that a file may have (seconds since 1970 UTC).
@@ -96,12 +97,7 @@ impl From<'_> {
             owner: Owner::default(),
             epoch: self.epoch,
         };
-        let seen = lay_beside(&beside, &stage, &mut tree)?;
-        if expected.is_some_and(|expected| *expected != seen) {
-            return Err(super::perform::Error::Changed {
-                path: path.to_owned(),
-            });
-        }
+        lay_beside(&beside, expected, &stage, &mut tree)?;
         stage.commit()?;
         let digest = self.store.put_tree(&tree)?;
         rootfs::checkout(self.store, &digest, &tree, &())?;

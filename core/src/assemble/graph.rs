@@ -210,12 +210,14 @@ impl Graph<'_> {
         work: impl FnOnce(&Build<'_>) -> Result<T, Error>,
     ) -> Option<Result<T, Error>> {
         let node = &self.nodes[index];
-        let prepared = facts(&node.request).map_err(Error::from).and_then(|facts| {
-            if !node.bases.is_empty() {
-                prefetch(&node.request, &facts, self.store, watch)?;
-            }
-            Ok(facts)
-        });
+        let prepared = facts(&node.request, self.store, watch)
+            .map_err(Error::from)
+            .and_then(|facts| {
+                if !node.bases.is_empty() {
+                    prefetch(&node.request, &facts, self.store, watch)?;
+                }
+                Ok(facts)
+            });
         let (bases, impure) = self.wait(node)?;
         let outcome = prepared
             .and_then(|facts| {

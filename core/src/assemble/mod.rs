@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, Hasher};
-use crate::entry::{Content, Kind};
 use crate::fetch;
 use crate::net;
 use crate::path::TreePath;
@@ -22,6 +21,7 @@ use crate::unpack::Limits;
 use crate::watch::{Event, Watch};
 
 mod base;
+mod beside;
 pub mod check;
 mod explain;
 mod filing;
@@ -34,6 +34,7 @@ mod run;
 mod sources;
 
 use base::Parent;
+use beside::Folder;
 use explain::Reason;
 use perform::{Perform, Performing};
 
@@ -60,6 +61,8 @@ pub struct Request<'a> {
     pub explain: bool,
     /// Files that steps may read and that stay out of the image, by the name that steps know them by.
     pub secrets: &'a BTreeMap<String, PathBuf>,
+    /// Whether files beside the recipe are read also where nothing says that they have changed since they were last read.
+    pub reread: bool,
     /// How a shell is opened where the command of a `run` step has failed; `None`: none is.
     pub shell: Option<&'a Shell>,
 }
@@ -146,31 +149,29 @@ struct Facing<'a> {
 }
 
 /// Looks at what lies beside the recipe.
-fn facts(request: &Request<'_>) -> Result<Facts, fetch::Error> {
+fn facts(request: &Request<'_>, store: &Store, watch: &dyn Watch) -> Result<Facts, fetch::Error> {
     let mut facts = Facts {
         arch: request.arch.to_owned(),
         epoch: request.epoch,
         ..Facts::default()
     };
+    let folder = Folder::new(request, store);
+    let mut copy = |path: &str| -> Result<(), fetch::Error> {
+        if !facts.copies.contains_key(path) {
+            let digest = folder.copied(path, watch)?;
+            facts.copies.insert(path.to_owned(), digest);
+        }
+        Ok(())
+    };
     for step in &request.recipe.steps {
         match &step.verb {
             Verb::Unpack { source, .. } => {
                 if let Location::File(path) = &source.location {
-                    let found = fetch::local::digest(&request.folder.join(path))?;
-                    facts.archives.insert(path.clone(), found);
+                    facts.archives.insert(path.clone(), folder.archive(path)?);
                 }
             }
-            Verb::Copy { from, .. } => {
-                facts
-                    .copies
-                    .insert(from.clone(), copied(&request.folder.join(from))?);
-            }
-            Verb::Run(script) => {
-                for path in script.copies() {
-                    let found = copied(&request.folder.join(path))?;
-                    facts.copies.insert(path.to_owned(), found);
-                }
-            }
+            Verb::Copy { from, .. } => copy(from)?,
+            Verb::Run(script) => script.copies().try_for_each(&mut copy)?,
             _ => {}
         }
     }
@@ -200,33 +201,6 @@ fn impurities(plan: &Plan, name: &str) -> Vec<String> {
 /// Whether an archive lies beside the recipe, where it is read in its place.
 fn is_beside(archive: &Pinned) -> bool {
     matches!(archive.origin, Origin::At(Location::File(_)))
-}
-
-/// Returns the digest of a file or folder as a `copy` step takes it: names, kinds, contents and execute bits.
-fn copied(path: &Path) -> Result<Digest, fetch::Error> {
-    let mut hasher = Hasher::new();
-    for entry in fetch::local::list(path)?.hashed()? {
-        take_in(&mut hasher, &entry.path, entry.meta.mode, &entry.kind);
-    }
-    Ok(hasher.finish())
-}
-
-/// Adds one entry to the digest of what a `copy` step takes.
-fn take_in(hasher: &mut Hasher, path: &TreePath, mode: u16, kind: &Kind<Content>) {
-    hasher.field(path.as_bytes());
-    hasher.field(&mode.to_le_bytes());
-    match kind {
-        Kind::File(content) => {
-            hasher.field(b"file");
-            hasher.field(content.digest.as_bytes());
-        }
-        Kind::Symlink(target) => {
-            hasher.field(b"link");
-            hasher.field(target);
-        }
-        Kind::Folder => hasher.field(b"folder"),
-        _ => hasher.field(b"fifo"),
-    }
 }
 
 /// A build under way.

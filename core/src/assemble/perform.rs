@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
-use std::path::Path;
 
 use super::Request;
+use super::beside::{Folder, take_in};
 use super::filing::{self, Filing};
 use super::grant::{self, Grants};
 use super::run::{self, Run};
@@ -261,7 +261,7 @@ impl<'a> Performing<'a> {
                 let from = grant::From {
                     store: self.store,
                     watch: self.watch,
-                    folder: self.request.folder,
+                    folder: &Folder::new(&self.request, self.store),
                     secrets: self.request.secrets,
                     epoch: perform.epoch,
                 };
@@ -378,6 +378,7 @@ impl<'a> Performing<'a> {
                     source,
                 })?;
                 if reader.finish().0 != archive.sha256 {
+                    Folder::new(&self.request, self.store).forget(path);
                     return Err(Error::Changed { path: path.clone() });
                 }
                 Ok(summary)
@@ -404,17 +405,14 @@ impl<'a> Performing<'a> {
             return Ok(());
         };
         let beside = Beside {
-            folder: self.request.folder,
+            folder: &Folder::new(&self.request, self.store),
             from,
             into,
             mode: *mode,
             owner: *owner,
             epoch: perform.epoch,
         };
-        match lay_beside(&beside, stage, tree)? {
-            seen if Some(seen) == perform.step.copied => Ok(()),
-            _ => Err(Error::Changed { path: from.clone() }),
-        }
+        lay_beside(&beside, perform.step.copied.as_ref(), stage, tree)
     }
 
     /// Lays a part of another tree over the tree; times, and unless the step says otherwise modes and owners, stay.
@@ -546,7 +544,7 @@ impl<'a> Performing<'a> {
 /// A file or folder beside the recipe on its way into a tree.
 pub(super) struct Beside<'a> {
     /// The recipe's folder.
-    pub(super) folder: &'a Path,
+    pub(super) folder: &'a Folder<'a>,
     /// Its path, as written.
     pub(super) from: &'a str,
     /// Where it goes.
@@ -557,9 +555,15 @@ pub(super) struct Beside<'a> {
     pub(super) epoch: i64,
 }
 
-/// Lays it over `tree`, with its files in `stage`, and returns its digest as it was read.
-pub(super) fn lay_beside(beside: &Beside<'_>, stage: &Stage<'_>, tree: &mut Tree) -> Result<Digest, Error> {
-    let listing = fetch::local::list(&beside.folder.join(beside.from))?;
+/// Lays it over `tree`, with its files in `stage`. What is `expected` is its digest.
+pub(super) fn lay_beside(
+    beside: &Beside<'_>,
+    expected: Option<&Digest>,
+    stage: &Stage<'_>,
+    tree: &mut Tree,
+) -> Result<(), Error> {
+    let listing = beside.folder.list(beside.from)?;
+    let mut known = beside.folder.known(&listing, beside.from);
     let mut layer = tree.layer(beside.epoch);
     if !listing.is_file() {
         // The folder that is copied becomes `into`; one that is there already keeps its mode and owner.
@@ -577,13 +581,30 @@ pub(super) fn lay_beside(beside: &Beside<'_>, stage: &Stage<'_>, tree: &mut Tree
             meta,
             kind: entry.kind.clone(),
         };
-        let placed = placed.try_map(|_, meta| -> Result<Content, Error> {
-            Ok(stage.add_file(&mut listing.open(&entry.path)?, meta)?)
+        let mut held = None;
+        let placed = placed.try_map(|version, meta| -> Result<Content, Error> {
+            let content = known.content(&entry.path, &version).map(|digest| Content {
+                digest,
+                size: version.size,
+            });
+            let content = match content {
+                // The store has had it since this version was read.
+                Some(content) if stage.has_file(&content, meta)? => content,
+                _ => stage.add_file(&mut listing.open(&entry.path)?, meta)?,
+            };
+            held = Some(content);
+            Ok(content)
         })?;
-        super::take_in(&mut seen, &entry.path, entry.meta.mode, &placed.kind);
+        take_in(&mut seen, &entry.path, entry.meta.mode, &placed.kind, held);
         layer.lay(placed)?;
     }
-    Ok(seen.finish())
+    if expected.is_some_and(|expected| *expected != seen.finish()) {
+        beside.folder.forget(beside.from);
+        return Err(Error::Changed {
+            path: beside.from.to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// Returns the entry where it goes, or none where it is left out.

@@ -10,11 +10,14 @@ use crate::digest::Digest;
 use crate::path::{BadPath, TreePath};
 use crate::plan::{Origin, Pinned};
 use crate::recipe::Location;
+use crate::recipe::mistake::Mistakes;
 use crate::watch::{Event, Watch};
 
+pub mod content;
 pub mod debian;
 pub mod held;
 pub mod http;
+pub mod ignore;
 pub mod local;
 mod proxy;
 #[cfg(test)]
@@ -163,6 +166,16 @@ pub enum Error {
         /// Why.
         #[source]
         source: BadPath,
+    },
+    /// A `.mkignore` holds lines that are no patterns.
+    #[error("cannot read `{}`: {mistakes}", .path.display())]
+    Ignore {
+        /// Where it is.
+        path: PathBuf,
+        /// What it says.
+        text: String,
+        /// What is wrong with that.
+        mistakes: Mistakes,
     },
     /// The bytes are not those that were pinned.
     #[error("`{name}` from `{place}` is not what was pinned: expected {expected}, got {actual}")]

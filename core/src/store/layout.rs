@@ -29,10 +29,12 @@ pub(super) const BUILDS: &str = "builds";
 pub(super) const CACHES: &str = "caches";
 /// What is in a cache, below its own folder.
 pub(super) const CACHE_DATA: &str = "data";
+/// What files beside recipes were found to hold.
+pub(super) const BESIDE: &str = "beside";
 /// Every folder of a store. Older ones lack those at the end.
-pub(super) const FOLDERS: [&str; 15] = [
+pub(super) const FOLDERS: [&str; 16] = [
     OBJECTS, TREES, ROOTFS, CONF, IMAGES, REFS, STEPS, SOURCES, LEASES, LOCKS, TRASH, SCRATCH, VOLUMES,
-    BUILDS, CACHES,
+    BUILDS, CACHES, BESIDE,
 ];
 /// What is in a volume, below its own folder.
 pub(super) const VOLUME_DATA: &str = "data";

@@ -13,6 +13,7 @@ use crate::sys::file::{self, FileKind, LockKind};
 use crate::tree::Tree;
 use crate::tree::encode::BadTree;
 
+pub mod beside;
 pub mod cache;
 pub mod document;
 pub mod du;

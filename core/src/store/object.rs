@@ -150,6 +150,12 @@ impl Stage<'_> {
     /// A file of up to so many bytes is hashed in memory, and not written where the store has it.
     pub const SMALL: usize = 1 << 20;
 
+    /// Whether the store has a file with these bytes and the metadata `meta` already.
+    pub fn has_file(&self, content: &Content, meta: &Meta) -> Result<bool> {
+        let name = ObjectName::new(&content.digest, meta, &self.store.format);
+        self.store.has_object(&name, content.size)
+    }
+
     /// Adds a file with all that `body` gives and the metadata `meta`. May be called from several threads.
     pub fn add_file(&self, body: &mut dyn Read, meta: &Meta) -> Result<Content> {
         let mut start = Vec::new();

@@ -241,6 +241,16 @@ impl Dir {
         SysError::new(errno, format_args!("fstatat({}, {path:?})", shown(&self.0)))
     }
 
+    /// Returns what `path` is, without following it, as [`file::stat_now`] does.
+    pub fn stat_now(&self, path: impl AsRef<Path>) -> Result<Stat, SysError> {
+        let path = path.as_ref();
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
+        self.at(path)
+            .and_then(|(base, name)| fs::statx(base, name, flags, fs::StatxFlags::BASIC_STATS))
+            .map(Stat::from)
+            .map_err(|errno| SysError::new(errno, format_args!("statx({}, {path:?})", shown(&self.0))))
+    }
+
     /// Returns what `path` is, `None` where nothing is. That is asked for each file that comes into a store, so the
     /// usual answer costs no text.
     pub fn look(&self, path: impl AsRef<Path>) -> Result<Option<Stat>, SysError> {

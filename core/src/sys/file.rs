@@ -28,12 +28,42 @@ pub struct Stat {
     pub mtime: i64,
     /// The fraction of its second, in nanoseconds.
     pub mtime_nanos: u32,
+    /// When anything of it changed the last time: whole seconds since 1970 UTC. Nobody can set it.
+    pub ctime: i64,
+    /// The fraction of its second, in nanoseconds.
+    pub ctime_nanos: u32,
     /// Filesystem and number: two names with equal ones are one file.
     pub inode: (u64, u64),
     /// Whether it has more names than one (or, a folder, others in it).
     pub linked: bool,
     /// Which device it is a node of, where it is one.
     pub device: Option<Device>,
+}
+
+/// What tells what a file holds now from what it held at any other time, without reading it. The filesystem is no part
+/// of it: its number is another after each mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    /// The file's number in its filesystem.
+    pub inode: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Modification time: seconds since 1970 UTC, and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Time of the last change of anything: seconds since 1970 UTC, and nanoseconds.
+    pub ctime: (i64, u32),
+}
+
+impl Stat {
+    /// Returns which version of the file this is.
+    pub fn version(&self) -> Version {
+        Version {
+            inode: self.inode.1,
+            size: self.size,
+            mtime: (self.mtime, self.mtime_nanos),
+            ctime: (self.ctime, self.ctime_nanos),
+        }
+    }
 }
 
 /// What a device node stands for.
@@ -88,6 +118,19 @@ pub fn stat(file: impl AsFd) -> Result<Stat, SysError> {
     fs::fstat(&file)
         .map(Stat::from)
         .map_err(|errno| SysError::new(errno, format_args!("fstat({})", shown(&file))))
+}
+
+/// Returns what is at `path` of the host, following symlinks, as whoever keeps the filesystem knows it at this moment: what
+/// a network filesystem remembers of it is not enough (`AT_STATX_FORCE_SYNC` in statx(2)).
+pub fn stat_now(path: &Path) -> Result<Stat, SysError> {
+    fs::statx(
+        fs::CWD,
+        path,
+        AtFlags::STATX_FORCE_SYNC,
+        fs::StatxFlags::BASIC_STATS,
+    )
+    .map(Stat::from)
+    .map_err(|errno| SysError::new(errno, format_args!("statx({path:?})")))
 }
 
 /// Gives an open file or folder to an owner. The kernel takes setuid and setgid bits and capabilities off.
@@ -347,8 +390,35 @@ impl From<fs::Stat> for Stat {
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             mtime: stat.st_mtime,
             mtime_nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+            ctime: stat.st_ctime,
+            ctime_nanos: u32::try_from(stat.st_ctime_nsec).unwrap_or_default(),
             inode: (stat.st_dev, stat.st_ino),
             linked: stat.st_nlink > 1,
+            device,
+        }
+    }
+}
+
+impl From<fs::Statx> for Stat {
+    fn from(stat: fs::Statx) -> Self {
+        let kind = FileType::from_raw_mode(stat.stx_mode.into());
+        let device = matches!(kind, FileType::BlockDevice | FileType::CharacterDevice).then_some(Device {
+            block: kind == FileType::BlockDevice,
+            major: stat.stx_rdev_major,
+            minor: stat.stx_rdev_minor,
+        });
+        Self {
+            kind: kind.into(),
+            mode: stat.stx_mode & 0o7777,
+            uid: stat.stx_uid,
+            gid: stat.stx_gid,
+            size: stat.stx_size,
+            mtime: stat.stx_mtime.tv_sec,
+            mtime_nanos: stat.stx_mtime.tv_nsec,
+            ctime: stat.stx_ctime.tv_sec,
+            ctime_nanos: stat.stx_ctime.tv_nsec,
+            inode: (fs::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino),
+            linked: stat.stx_nlink > 1,
             device,
         }
     }

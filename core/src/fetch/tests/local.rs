@@ -1,7 +1,8 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use super::*;
-use crate::entry::Kind;
+use crate::entry::{Content, Entry, Kind};
+use crate::fetch::content::Found;
 
 fn put(path: &Path, body: impl AsRef<[u8]>) {
     fs_err::create_dir_all(path.parent().unwrap()).unwrap();
@@ -33,6 +34,16 @@ fn settings(folders: &[&Path]) -> Settings {
         source_dirs,
         ..impatient()
     }
+}
+
+/// Lists what is at `path` and reads all of it.
+fn hashed(path: &Path) -> Vec<Entry<Content>> {
+    let listing = crate::fetch::local::list(path, None).unwrap();
+    let found = listing.contents(|_, _| None).unwrap();
+    let entries = listing.entries().iter().cloned().zip(found);
+    let hashed =
+        entries.map(|(entry, found)| entry.try_map(|_, _| found.map(|found| found.content).ok_or(())));
+    hashed.collect::<Result<_, ()>>().unwrap()
 }
 
 #[test]
@@ -178,11 +189,8 @@ fn a_folder_is_listed_the_same_wherever_it_lies() {
     };
     let one = make(&["b.sh", "a", "sub/z", "sub.d/y"], 0o711, 0o600);
     let other = make(&["sub.d/y", "sub/z", "a", "b.sh"], 0o4755, 0o666);
-    let listed = crate::fetch::local::list(one.path()).unwrap().hashed().unwrap();
-    assert_eq!(
-        listed,
-        crate::fetch::local::list(other.path()).unwrap().hashed().unwrap()
-    );
+    let listed = hashed(one.path());
+    assert_eq!(listed, hashed(other.path()));
     let lines: Vec<String> = listed
         .iter()
         .map(|entry| {
@@ -214,7 +222,7 @@ fn a_folder_is_listed_the_same_wherever_it_lies() {
 fn a_listed_file_is_opened_below_its_folder_only() {
     let folder = tempfile::tempdir().unwrap();
     put(&folder.path().join("sub/file"), "inside");
-    let listing = crate::fetch::local::list(folder.path()).unwrap();
+    let listing = crate::fetch::local::list(folder.path(), None).unwrap();
     let path = TreePath::parse("sub/file").unwrap();
     let mut text = String::new();
     listing.open(&path).unwrap().read_to_string(&mut text).unwrap();
@@ -237,9 +245,9 @@ fn a_single_file_is_one_entry_at_the_root() {
     put(&folder.path().join("motd"), "hello\n");
     symlink("motd", folder.path().join("link")).unwrap();
     for name in ["motd", "link"] {
-        let listing = crate::fetch::local::list(&folder.path().join(name)).unwrap();
+        let listing = crate::fetch::local::list(&folder.path().join(name), None).unwrap();
         assert!(listing.is_file());
-        let entries = listing.hashed().unwrap();
+        let entries = hashed(&folder.path().join(name));
         assert_eq!(entries.len(), 1);
         assert!(entries[0].path.is_root());
         assert!(matches!(entries[0].kind, Kind::File(content) if content.digest == Digest::of(b"hello\n")));
@@ -249,7 +257,7 @@ fn a_single_file_is_one_entry_at_the_root() {
         (Digest::of(b"hello\n"), 6)
     );
     assert!(matches!(
-        crate::fetch::local::list(&folder.path().join("gone")),
+        crate::fetch::local::list(&folder.path().join("gone"), None),
         Err(Error::Missing { .. })
     ));
     assert!(matches!(
@@ -263,7 +271,7 @@ fn a_socket_is_no_part_of_an_image() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let error = crate::fetch::local::list(folder.path()).unwrap_err();
+    let error = crate::fetch::local::list(folder.path(), None).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
@@ -271,4 +279,69 @@ fn a_socket_is_no_part_of_an_image() {
             path.display()
         )
     );
+}
+
+#[test]
+fn paths_come_in_the_order_of_their_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in [
+        "a", "a-b", "a.d/x", "b/c/d", "b/c.d", "b-", "b0", "z/z/z", "\u{e4}",
+    ] {
+        put(&folder.path().join(name), name);
+    }
+    put(&folder.path().join("c/.keep"), "");
+    let listing = crate::fetch::local::list(folder.path(), None).unwrap();
+    let paths: Vec<&[u8]> = listing
+        .entries()
+        .iter()
+        .map(|entry| entry.path.as_bytes())
+        .collect();
+    assert_eq!(paths.len(), 16, "{:?}", listing.entries());
+    assert!(paths.is_sorted(), "{:?}", listing.entries());
+}
+
+#[test]
+fn what_is_known_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..100 {
+        put(
+            &folder.path().join(format!("{number:03}")),
+            format!("text {number}"),
+        );
+    }
+    let listing = crate::fetch::local::list(folder.path(), None).unwrap();
+    let read = listing.contents(|_, _| None).unwrap();
+    let of = |text: &str| Digest::of(text.as_bytes());
+    for (number, found) in read.iter().enumerate() {
+        let content = Content {
+            digest: of(&format!("text {number}")),
+            size: format!("text {number}").len() as u64,
+        };
+        assert_eq!(
+            *found,
+            Some(Found {
+                content,
+                steady: true
+            })
+        );
+    }
+    // What is gone cannot be read.
+    fs_err::remove_file(folder.path().join("017")).unwrap();
+    fs_err::remove_file(folder.path().join("003")).unwrap();
+    let known = |path: &TreePath, _: &crate::sys::file::Version| Some(of(&path.to_string()));
+    let found = listing.contents(known).unwrap();
+    assert_eq!(found[3].unwrap().content.digest, of("/003"));
+    let error = listing.contents(|_, _| None).unwrap_err();
+    assert!(error.to_string().ends_with("/003`"), "the first is told: {error}");
+}
+
+#[test]
+fn what_changed_since_it_was_listed_is_not_steady() {
+    let folder = tempfile::tempdir().unwrap();
+    put(&folder.path().join("file"), "one");
+    let listing = crate::fetch::local::list(folder.path(), None).unwrap();
+    put(&folder.path().join("other"), "two");
+    fs_err::rename(folder.path().join("other"), folder.path().join("file")).unwrap();
+    let found = listing.contents(|_, _| None).unwrap()[0].unwrap();
+    assert_eq!((found.content.digest, found.steady), (Digest::of(b"two"), false));
 }

@@ -35,6 +35,8 @@ pub(super) struct Facts {
     pub(super) sources: BTreeMap<Digest, Item>,
     /// What each remembered build ended in.
     pub(super) builds: BTreeMap<Digest, Digest>,
+    /// What is known of files beside recipes, as far as those are there.
+    pub(super) beside: BTreeMap<Digest, Item>,
     /// The bytes of all caches.
     pub(super) caches: u64,
 }
@@ -70,6 +72,10 @@ impl Facts {
             if let Some(step) = past.as_ref().and_then(|past| past.steps.last()) {
                 facts.builds.insert(name, step.tree);
             }
+        }
+        if store.dir.look(layout::BESIDE)?.is_some() {
+            facts.beside = items(store, layout::BESIDE)?;
+            facts.beside.retain(|name, _| store.is_still_beside(name));
         }
         if let Some(caches) = none_if_missing(store.dir.open_dir(layout::CACHES))? {
             facts.caches = super::sweep::bytes_below(&caches)?;

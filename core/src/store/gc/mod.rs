@@ -37,6 +37,8 @@ pub enum Stored {
     Sources,
     /// Folders that `run` steps keep things in.
     Caches,
+    /// What files beside recipes were found to hold.
+    Beside,
 }
 
 /// How much of something there is.
@@ -57,6 +59,8 @@ pub enum Reason {
     InUse,
     /// It stays: it is younger than [`Policy::since`], or something is that needs it.
     Young,
+    /// It stays: the folder or file that it is about is there.
+    There,
     /// It stays: caches and volumes are not gc's to judge unasked.
     Kept,
     /// It goes: nothing needs it.
@@ -85,6 +89,7 @@ impl Reason {
             Self::Named => "named",
             Self::InUse => "in-use",
             Self::Young => "young",
+            Self::There => "there",
             Self::Kept => "kept",
             Self::Unneeded => "unneeded",
             Self::Room => "room",
@@ -126,7 +131,7 @@ impl fmt::Display for Stored {
 }
 
 impl Stored {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Builds,
         Self::Steps,
         Self::Conf,
@@ -136,6 +141,7 @@ impl Stored {
         Self::Objects,
         Self::Sources,
         Self::Caches,
+        Self::Beside,
     ];
 
     fn folder(self) -> &'static str {
@@ -149,6 +155,7 @@ impl Stored {
             Self::Objects => layout::OBJECTS,
             Self::Sources => layout::SOURCES,
             Self::Caches => layout::CACHES,
+            Self::Beside => layout::BESIDE,
         }
     }
 }

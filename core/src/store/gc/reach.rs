@@ -15,11 +15,13 @@ pub(super) struct Live {
     pub(super) steps: BTreeMap<Digest, Reason>,
     pub(super) sources: BTreeMap<Digest, Reason>,
     pub(super) builds: BTreeMap<Digest, Reason>,
+    pub(super) beside: BTreeMap<Digest, Reason>,
 }
 
 impl Facts {
     /// Follows everything from the names, from the leases, and from what is younger than `since`. What is in `without`
-    /// (images, steps and sources by their digests) is young no longer, and no step of `without` leads anywhere.
+    /// (images, steps, sources and what is known of files beside recipes, by their names) is young no longer, no step of
+    /// `without` leads anywhere, and nothing is known of files.
     pub(super) fn reach(&self, since: i64, without: &BTreeSet<Digest>) -> Live {
         let mut by_result: HashMap<Digest, Vec<Digest>> = HashMap::new();
         for (key, (record, _)) in &self.steps {
@@ -57,6 +59,8 @@ impl Facts {
             }
             self.follow(&by_result, trees, reason, &mut live);
         }
+        let beside = self.beside.keys().filter(|name| !without.contains(name));
+        live.beside = beside.map(|name| (*name, Reason::There)).collect();
         for (name, tree) in &self.builds {
             if let Some(reason) = live.trees.get(tree) {
                 live.builds.insert(*name, *reason);
@@ -114,6 +118,9 @@ impl Facts {
         for (key, (_, item)) in &self.steps {
             add(key, whole.steps.get(key), item.time);
         }
+        for (name, item) in &self.beside {
+            add(name, whole.beside.get(name), item.time);
+        }
         dispensable.sort();
         let without = |count: usize| {
             let gone: BTreeSet<Digest> = dispensable[..count].iter().map(|(.., digest)| *digest).collect();
@@ -140,8 +147,10 @@ impl Facts {
         let sources = live.sources.keys().filter_map(|source| self.sources.get(source));
         let images = live.images.keys().filter_map(|image| self.images.get(image));
         let steps = live.steps.keys().filter_map(|key| self.steps.get(key));
+        let beside = live.beside.keys().filter_map(|name| self.beside.get(name));
         let items = trees
             .chain(sources)
+            .chain(beside)
             .chain(images.map(|(_, item)| item))
             .chain(steps.map(|(_, item)| item));
         let documents: u64 = items.map(|item| item.bytes).sum();

@@ -74,6 +74,9 @@ pub(super) fn sweep(
                     )),
                 })?
             }
+            Stored::Beside => sweep.folder(stored, &folder, |name| {
+                by_digest(&live.beside, &spared.beside, name)
+            })?,
             Stored::Caches => sweep.caches(&folder, policy.caches)?,
             Stored::Objects => {
                 for byte in 0..=255u8 {
