@@ -8,6 +8,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use mk_core::container::Time;
+use mk_core::store::Durability;
 
 use crate::value::{self, Pair, assignment};
 
@@ -94,6 +95,14 @@ pub(crate) struct StoreArgs {
     /// Keep images there [default: $MK_STORE, else /var/lib/mk for root and ~/.local/share/mk for others]
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+}
+
+/// Whether what is written is synced, for commands that build.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct DurabilityArgs {
+    /// What a power cut may cost of the store: `full` syncs, `none` does not [default: $MK_DURABILITY, else full]
+    #[arg(long, value_name = "HOW", value_parser = value::durability)]
+    pub(crate) durability: Option<Durability>,
 }
 
 /// Where bytes come from, for `build` and `lock`.
@@ -197,6 +206,8 @@ pub(crate) struct Build {
     pub(crate) talk: TalkArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) durability: DurabilityArgs,
 }
 
 /// Show what a build would do, and do nothing

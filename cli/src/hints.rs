@@ -214,6 +214,9 @@ fn of_store(error: &store::Error) -> Option<String> {
         store::Error::Damaged { .. } | store::Error::NoTree(_) | store::Error::NoObject { .. } => {
             "`mk verify --discard` takes away what is damaged; then build again".into()
         }
+        store::Error::Unsynced(_) => {
+            "`mk verify` reads all of it again, and says so where it is whole; what is not, `mk verify --repair` makes anew".into()
+        }
         store::Error::Missing(_) | store::Error::NotLaidOut(_) => "`mk build` makes it".into(),
         store::Error::Ambiguous { .. } => "give more digits".into(),
         store::Error::VolumeInUse(_) => "it can be taken away when the run has ended".into(),

@@ -95,7 +95,7 @@ impl<'a> Layout<'a> {
         match linked {
             Err(error) if error.errno == Errno::MLINK => {
                 let from = folder.open_file(object.file()).map_err(missing)?;
-                copy(self.store.format(), &from, parent, name, meta)?;
+                copy(self.store, &from, parent, name, meta)?;
                 self.copies.insert(object.clone(), path.clone());
                 Ok(())
             }
@@ -114,9 +114,9 @@ fn dress_name(format: &Format, parent: &Dir, name: &Path, meta: &Meta) -> Result
 }
 
 /// Makes a file with the bytes of another.
-fn copy(format: &Format, from: &File, parent: &Dir, name: &Path, meta: &Meta) -> Result<()> {
+fn copy(store: &Store, from: &File, parent: &Dir, name: &Path, meta: &Meta) -> Result<()> {
     let to = parent.create_file(name, meta.mode & 0o777)?;
     file::read_pieces(from, |piece| file::write(&to, piece))?;
-    format.dress(&to, meta)?;
-    Ok(file::sync(&to)?)
+    store.format().dress(&to, meta)?;
+    store.sync_file(&to)
 }

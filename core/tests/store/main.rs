@@ -17,6 +17,7 @@ use mk_core::tree::Tree;
 use mk_core::unpack::{self, BadArchive, Body, Limits};
 
 mod damage;
+mod durability;
 mod fixtures;
 mod limits;
 

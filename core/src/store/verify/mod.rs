@@ -46,7 +46,7 @@ pub struct Damage {
 
 /// Reads the whole store. Builds may go on meanwhile; gc waits.
 pub fn verify(store: &Store, watch: &dyn Watch) -> Result<Verified> {
-    let _hold = store.hold(watch)?;
+    let _hold = store.hold_unchecked(watch)?;
     let mut check = Check::new(store);
     // Names first: what a build adds meanwhile has no name yet, or all that it needs.
     check.refs()?;
@@ -55,7 +55,11 @@ pub fn verify(store: &Store, watch: &dyn Watch) -> Result<Verified> {
     check.trees_and_rootfs()?;
     check.conf()?;
     check.sources()?;
-    Ok(check.finish())
+    let verified = check.finish();
+    if verified.damages.is_empty() {
+        store.settle()?;
+    }
+    Ok(verified)
 }
 
 /// Removes what is damaged and what cannot be whole without it, so that a build makes it again. Returns how many
