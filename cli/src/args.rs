@@ -377,11 +377,18 @@ pub(crate) struct Gc {
 #[command(after_help = "\
 Exits with 1 where something is damaged, and says which images it hurts.
 
+--repair makes it anew: of other files and archives of the store, of where they
+were fetched, or by a build of the recipe, which must give the very same image.
+It says of each what was done, and exits with 0 where all is whole then.
+
 Examples:
   mk verify
   mk verify --json | jq .damaged
-  mk verify --discard && mk build busybox")]
+  mk verify --repair")]
 pub(crate) struct Verify {
+    /// Make what is damaged anew, and take away what cannot be
+    #[arg(long, conflicts_with = "discard")]
+    pub(crate) repair: bool,
     /// Take what is damaged away, so that the next build makes it anew
     #[arg(long)]
     pub(crate) discard: bool,

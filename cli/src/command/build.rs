@@ -251,6 +251,8 @@ pub(super) struct Order {
     pub(super) name: String,
     /// What the recipe is called in messages.
     pub(super) place: String,
+    /// What finds it again.
+    pub(super) origin: String,
     /// What it says.
     pub(super) text: String,
     pub(super) folder: PathBuf,
@@ -289,6 +291,7 @@ impl Order {
             lock,
             name: name.to_owned(),
             place: found.place.clone(),
+            origin: found.origin(),
             text: texts.recipe,
             folder: texts.folder,
             lock_file: texts.lock_file,

@@ -17,6 +17,7 @@ mod logs;
 mod network;
 mod plan;
 mod ps;
+mod repair;
 mod rm;
 mod run;
 mod stop;

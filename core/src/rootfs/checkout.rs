@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use crate::digest::Digest;
 use crate::meta::Meta;
 use crate::path::TreePath;
+use crate::store::object::StagedFolder;
 use crate::store::parents::Parents;
 use crate::store::{Error, Format, ObjectName, Owners, Result, Store};
 use crate::sys::dir::Dir;
@@ -22,13 +23,18 @@ pub fn checkout(store: &Store, digest: &Digest, tree: &Tree, watch: &dyn Watch) 
     if store.has_rootfs(digest)? {
         return Ok(());
     }
+    staged(store, tree, watch)?.finish(digest)
+}
+
+/// Lays `tree` out in a folder that has no name yet.
+pub(crate) fn staged<'s>(store: &'s Store, tree: &Tree, watch: &dyn Watch) -> Result<StagedFolder<'s>> {
     watch.see(Event::Checkout {
         files: tree.size().files,
     });
     let staging = store.stage_rootfs()?;
     let layout = Layout::new(store, staging.dir());
     store.naming_full(layout.lay(tree))?;
-    staging.finish(digest)
+    Ok(staging)
 }
 
 /// A tree on its way to the disk.

@@ -56,7 +56,7 @@ impl Store {
     }
 
     /// The same for those who look whether the store is whole.
-    pub(super) fn hold_unchecked(&self, watch: &dyn Watch) -> Result<Hold> {
+    pub(crate) fn hold_unchecked(&self, watch: &dyn Watch) -> Result<Hold> {
         let gate = self.lock_waiting(layout::GATE_LOCK, LockKind::Shared, watch)?;
         let lock = self.lock_waiting(layout::STORE_LOCK, LockKind::Shared, watch)?;
         drop(gate);

@@ -30,7 +30,7 @@ pub mod verify;
 pub mod volume;
 
 pub use durability::Durability;
-pub use history::{PastBuild, PastStep};
+pub use history::{PastBuild, PastRecipe, PastStep};
 pub use image::{Image, ImageId, Ref};
 pub use layout::{Format, ObjectName, Owners};
 pub use lock::{Hold, KeyLock, Lease};

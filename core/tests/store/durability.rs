@@ -35,7 +35,7 @@ fn what_is_written_without_syncs_is_marked_until_somebody_syncs() {
     fast.set_ref("other", &id).unwrap();
     assert!(mark.exists());
     drop(fast);
-    assert_eq!(verify(&sound, &()).unwrap().damages, []);
+    assert_eq!(verify(&sound, None, &()).unwrap().damages, []);
     assert!(!mark.exists(), "verify syncs what is whole");
     assert_eq!(sound.tree(&tree.digest()).unwrap().encode(), tree.encode());
 }
@@ -72,7 +72,7 @@ fn a_store_that_was_marked_in_another_boot_is_verified_before_it_is_used() {
             assert!(matches!(store.lease(&id), Err(Error::Unsynced(_))));
         }
         assert!(matches!(fast.set_ref("other", &id), Err(Error::Unsynced(_))));
-        assert_eq!(verify(&sound, &()).unwrap().damages, []);
+        assert_eq!(verify(&sound, None, &()).unwrap().damages, []);
         assert!(!mark.exists());
         drop(sound.lease(&id).unwrap());
     }
@@ -83,12 +83,12 @@ fn a_store_that_was_marked_in_another_boot_is_verified_before_it_is_used() {
         .flatten()
         .find(|entry| entry.file_type().is_file());
     fs_err::write(object.unwrap().path(), "").unwrap();
-    assert_ne!(verify(&sound, &()).unwrap().damages, []);
+    assert_ne!(verify(&sound, None, &()).unwrap().damages, []);
     assert!(matches!(sound.hold(&()), Err(Error::Unsynced(_))));
-    discard(&sound, &verify(&sound, &()).unwrap(), &()).unwrap();
+    discard(&sound, &verify(&sound, None, &()).unwrap(), &()).unwrap();
     sound.remove_ref("sample").unwrap();
     fs_err::remove_file(sound.path().join(format!("images/{id}"))).unwrap();
-    assert_eq!(verify(&sound, &()).unwrap().damages, []);
+    assert_eq!(verify(&sound, None, &()).unwrap().damages, []);
     assert_eq!(filled(&sound, "sample").0.digest(), tree.digest());
 }
 
@@ -105,5 +105,5 @@ fn a_store_that_lost_its_format_before_it_was_ever_synced_is_made_anew() {
             .unwrap()
             .starts_with("mk-store 1\n")
     );
-    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(verify(&store, None, &()).unwrap().damages, []);
 }
