@@ -51,6 +51,9 @@ mod granted;
 /// Commands that make a part of an image.
 mod commands;
 
+/// A store in which something is damaged, made whole again.
+mod repair;
+
 /// One recipe, one digest, in whatever surroundings.
 mod reproduce;
 

@@ -220,6 +220,83 @@ fn a_full_disk_is_a_clear_error_and_room_is_all_it_takes() {
     );
 }
 
+/// Builds a recipe of every kind of step with a `--durability`, in a store that is not there yet, and once more. Returns the image
+/// and how many calls synced something.
+fn syncs(durability: &str) -> Option<(String, usize)> {
+    let strace = needs::program("strace")?;
+    let sandbox = boxed("")?;
+    fs_err::remove_dir_all(sandbox.store()).unwrap();
+    sandbox.write(
+        "app.toml",
+        "[[step]]\nunpack = 'rootfs.tar.gz'\n[[step]]\nrun = 'seq 100 >/numbers'\n[[step]]\nwrite = '/x'\ntext = 'x'\n",
+    );
+    let trace = sandbox.work().join("trace");
+    let build = sandbox.mk_with(["build", "-q", "app.toml", "--durability", durability], |mk| {
+        let mut traced = Command::new(strace);
+        let calls = "trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync";
+        traced.args(["-f", "-e", calls, "-o"]).arg(&trace);
+        traced.arg(mk.get_program()).args(mk.get_args());
+        traced.envs(mk.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        traced.current_dir(sandbox.work()).env("PATH", "/usr/bin:/bin");
+        *mk = traced;
+    });
+    let built = build.ok();
+    sandbox.verify();
+    let text = fs_err::read_to_string(trace).unwrap();
+    Some((
+        built.stdout,
+        text.lines().filter(|line| line.contains("sync")).count(),
+    ))
+}
+
+#[test]
+fn a_build_without_syncs_syncs_nothing_and_gives_the_same() {
+    if !needs::is_root() && needs::has_ids() {
+        // Under strace(1) the programs that map ids have no privileges.
+        return needs::skipped("no subordinate ids, or root");
+    }
+    let (Some((full, some)), Some((none, zero))) = (syncs("full"), syncs("none")) else {
+        return;
+    };
+    assert_eq!(full, none);
+    assert!(some >= 1, "{some}");
+    assert_eq!(zero, 0);
+}
+
+#[test]
+fn a_store_that_was_not_synced_before_the_machine_was_started_waits_for_verify() {
+    let Some(sandbox) = boxed("") else { return };
+    sandbox.write("app.toml", "[[step]]\nwrite = '/x'\ntext = 'x'\n");
+    let mark = sandbox.store().join("unsynced");
+    let none = sandbox.mk_with(["build", "-q", "app.toml"], |mk| {
+        mk.env("MK_DURABILITY", "none");
+    });
+    none.ok();
+    assert!(mark.exists());
+    sandbox.mk(["run", "box", "true"]).ok();
+    overwrite(&mark, "of another boot\n");
+    for words in [&["build", "app.toml", "-q"][..], &["run", "box", "true"]] {
+        let refused = sandbox.mk(words);
+        assert_eq!(
+            refused.code,
+            Some(if words[0] == "run" { 125 } else { 1 }),
+            "{refused}"
+        );
+        assert!(
+            refused
+                .stderr
+                .contains("was written to without syncs before this machine was started")
+                && refused.stderr.contains("hint: `mk verify` reads all of it again"),
+            "{refused}"
+        );
+    }
+    sandbox.verify();
+    assert!(!mark.exists());
+    sandbox.mk(["run", "box", "true"]).ok();
+    let wrong = sandbox.mk(["build", "app.toml", "--durability", "some"]);
+    assert_eq!(wrong.code, Some(2), "{wrong}");
+}
+
 /// Returns the files below `folder`.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();

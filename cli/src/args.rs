@@ -8,6 +8,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use mk_core::container::Time;
+use mk_core::store::Durability;
 
 use crate::value::{self, Pair, assignment};
 
@@ -124,6 +125,14 @@ pub(crate) struct StoreArgs {
     pub(crate) store: Option<PathBuf>,
 }
 
+/// Whether what is written is synced, for commands that build.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct DurabilityArgs {
+    /// What a power cut may cost of the store: `full` syncs, `none` does not [default: $MK_DURABILITY, else full]
+    #[arg(long, value_name = "HOW", value_parser = value::durability)]
+    pub(crate) durability: Option<Durability>,
+}
+
 /// Where bytes come from, for `build` and `lock`.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct SourceArgs {
@@ -224,6 +233,8 @@ pub(crate) struct Build {
     pub(crate) talk: TalkArgs,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) durability: DurabilityArgs,
 }
 
 #[derive(Debug, Args)]
@@ -385,11 +396,18 @@ pub(crate) struct Gc {
 #[command(after_help = "\
 Exits with 1 where something is damaged, and says which images it hurts.
 
+--repair makes it anew: of other files and archives of the store, of where they
+were fetched, or by a build of the recipe, which must give the very same image.
+It says of each what was done, and exits with 0 where all is whole then.
+
 Examples:
   mk verify
   mk verify --json | jq .damaged
-  mk verify --discard && mk build busybox")]
+  mk verify --repair")]
 pub(crate) struct Verify {
+    /// Make what is damaged anew, and take away what cannot be
+    #[arg(long, conflicts_with = "discard")]
+    pub(crate) repair: bool,
     /// Take what is damaged away, so that the next build makes it anew
     #[arg(long)]
     pub(crate) discard: bool,

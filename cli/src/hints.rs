@@ -125,7 +125,7 @@ fn of_assembly(error: &assemble::Error) -> Option<String> {
         assemble::Error::Fetch(error) => of_fetch(error),
         assemble::Error::Store(error) => of_store(error),
         assemble::Error::LockWouldChange { .. } => Some("`mk lock RECIPE` pins what is missing".into()),
-        assemble::Error::NoBase { .. } => None,
+        assemble::Error::NoBase { .. } | assemble::Error::OtherImage { .. } => None,
         assemble::Error::Step { source, .. } | assemble::Error::Start(source) => match &**source {
             assemble::StepError::Fetch(error) => of_fetch(error),
             assemble::StepError::Store(error) => of_store(error),
@@ -212,7 +212,10 @@ fn of_store(error: &store::Error) -> Option<String> {
         }
         store::Error::Full { .. } => return of_kind(io::ErrorKind::StorageFull),
         store::Error::Damaged { .. } | store::Error::NoTree(_) | store::Error::NoObject { .. } => {
-            "`mk verify --discard` takes away what is damaged; then build again".into()
+            "`mk verify --repair` makes anew what is damaged".into()
+        }
+        store::Error::Unsynced(_) => {
+            "`mk verify` reads all of it again, and says so where it is whole; what is not, `mk verify --repair` makes anew".into()
         }
         store::Error::Missing(_) | store::Error::NotLaidOut(_) => "`mk build` makes it".into(),
         store::Error::Ambiguous { .. } => "give more digits".into(),

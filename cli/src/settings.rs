@@ -9,11 +9,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use mk_core::recipe::mistake::Mistake;
+use mk_core::store::Durability;
 use serde::Deserialize;
 
 /// Every variable that mk reads, and there are no others.
-const READ: [&str; 22] = [
+const READ: [&str; 23] = [
     "MK_STORE",
+    "MK_DURABILITY",
     "MK_STATE",
     "MK_SOURCES",
     "HOME",
@@ -105,9 +107,12 @@ struct File {
     store: Option<PathBuf>,
     mirror: Option<String>,
     source_dirs: Option<Vec<PathBuf>>,
+    durability: Option<String>,
 }
 
-const KEYS: [&str; 3] = ["store", "mirror", "source-dirs"];
+const KEYS: [&str; 4] = ["store", "mirror", "source-dirs", "durability"];
+/// What a durability can be, in words.
+const DURABILITIES: &str = "`full` or `none`";
 
 /// What holds for this call of mk, whoever said it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +129,8 @@ pub(crate) struct Settings {
     pub(crate) epoch: Option<i64>,
     /// The environment's proxies.
     pub(crate) proxies: Proxies,
+    /// Whether builds sync what they write.
+    pub(crate) durability: Durability,
 }
 
 /// What flags say of settings.
@@ -135,6 +142,8 @@ pub(crate) struct Flags<'a> {
     pub(crate) mirror: Option<&'a str>,
     /// `--source-dir`
     pub(crate) source_dirs: &'a [PathBuf],
+    /// `--durability`
+    pub(crate) durability: Option<Durability>,
 }
 
 /// A setting that cannot be used.
@@ -221,6 +230,7 @@ impl Settings {
             file.store = file.store.or(next.store);
             file.mirror = file.mirror.or(next.mirror);
             file.source_dirs = file.source_dirs.or(next.source_dirs);
+            file.durability = file.durability.or(next.durability);
         }
         let store = flags.store.map(Path::to_path_buf);
         let store = store
@@ -248,6 +258,14 @@ impl Settings {
             source_dirs: source_dirs.into_iter().map(absolute).collect::<Result<_, _>>()?,
             epoch: epoch(environment)?,
             proxies: proxies(environment),
+            durability: match (flags.durability, durability(environment)?) {
+                (Some(said), _) | (None, Some(said)) => said,
+                // The file was read with care already.
+                (None, None) => file
+                    .durability
+                    .and_then(|said| said.parse().ok())
+                    .unwrap_or_default(),
+            },
         })
     }
 }
@@ -307,6 +325,15 @@ impl File {
                 likely.map(|key| format!("did you mean `{key}`?")),
             )
         })?;
+        if let Some(said) = file
+            .durability
+            .as_ref()
+            .filter(|said| said.parse::<Durability>().is_err())
+        {
+            let start = text.find(said.as_str()).unwrap_or(0);
+            let what = format!("`{said}` is no durability: expected {DURABILITIES}");
+            return Err(refuse(start..start + said.len(), what, None));
+        }
         let mut paths = file.store.iter().chain(file.source_dirs.iter().flatten());
         // Relative to what: the file, or whatever folder mk is called in? Better to ask than to guess.
         let Some(relative) = paths.find(|path| !path.is_absolute()) else {
@@ -348,6 +375,21 @@ fn epoch(environment: &Environment) -> Result<Option<i64>, Error> {
             name: "SOURCE_DATE_EPOCH",
             value: value.into_owned(),
             expected: "whole seconds since 1970, such as `1700000000`",
+        }),
+    }
+}
+
+fn durability(environment: &Environment) -> Result<Option<Durability>, Error> {
+    let Some(value) = environment.filled("MK_DURABILITY") else {
+        return Ok(None);
+    };
+    let value = value.to_string_lossy();
+    match value.parse() {
+        Ok(said) => Ok(Some(said)),
+        Err(()) => Err(Error::Variable {
+            name: "MK_DURABILITY",
+            value: value.into_owned(),
+            expected: DURABILITIES,
         }),
     }
 }
@@ -450,7 +492,7 @@ mod tests {
         let flags = Flags {
             source_dirs: &dirs,
             store: Some(Path::new("/s")),
-            mirror: None,
+            ..Flags::default()
         };
         let read = |pairs: &[(&str, &str)]| settings(pairs, &flags, "source-dirs = ['/file']", true).unwrap();
         assert_eq!(
@@ -458,6 +500,32 @@ mod tests {
             ["/flag", "/a", "/b"].map(PathBuf::from)
         );
         assert_eq!(read(&[]).source_dirs, ["/flag", "/file"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_durability_is_said_by_the_nearest_voice_too() {
+        let read = |pairs: &[(&str, &str)], durability: Option<Durability>, file: &str| {
+            let flags = Flags {
+                store: Some(Path::new("/s")),
+                durability,
+                ..Flags::default()
+            };
+            settings(pairs, &flags, file, true).map(|settings| settings.durability)
+        };
+        let (file, variable) = ("durability = 'none'", ("MK_DURABILITY", "none"));
+        assert_eq!(read(&[], None, "").unwrap(), Durability::Full);
+        assert_eq!(read(&[], None, file).unwrap(), Durability::None);
+        assert_eq!(
+            read(&[("MK_DURABILITY", "full")], None, file).unwrap(),
+            Durability::Full
+        );
+        assert_eq!(read(&[variable], None, "").unwrap(), Durability::None);
+        assert_eq!(
+            read(&[variable], Some(Durability::Full), file).unwrap(),
+            Durability::Full
+        );
+        assert!(read(&[("MK_DURABILITY", "some")], None, "").is_err());
+        assert!(read(&[], None, "durability = 'some'").is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use mk_core::container::{Time, log};
 use mk_core::recipe::{BadNetwork, KINDS, Network};
 use mk_core::spec::limits::parse_size;
 use mk_core::spec::{Extra, ScratchKind, Tmpfs, Volume};
+use mk_core::store::Durability;
 use mk_core::sys::signal::Signal;
 
 /// `NAME=VALUE`.
@@ -30,6 +31,11 @@ pub(crate) fn assignment(text: &str) -> Result<Pair, String> {
             "there is no `=`: expected NAME=VALUE, such as `{text}=1`"
         )),
     }
+}
+
+/// Reads `--durability HOW`.
+pub(crate) fn durability(text: &str) -> Result<Durability, String> {
+    text.parse().map_err(|()| "expected `full` or `none`".into())
 }
 
 /// Reads `-e NAME=VALUE`. A bare name is refused: nothing is passed on from mk's own environment unasked.

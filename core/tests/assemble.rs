@@ -96,6 +96,7 @@ impl Place {
             recipe: &recipe,
             folder: self.path(),
             lock: &lock,
+            origin: "/test.toml",
             name: "test",
             arch: "amd64",
             epoch: None,

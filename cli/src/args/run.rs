@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 use mk_core::spec::streams::Wanted;
 use mk_core::spec::{Extra, ScratchKind, Tmpfs, Volume};
 
-use super::StoreArgs;
 use super::limits::LimitArgs;
 use super::on_network::OnNetworkArgs;
 use super::privileges::PrivilegeArgs;
+use super::{DurabilityArgs, StoreArgs};
 use crate::value::{Pair, log_size, mount, scratch, seconds, tmpfs, variable, volume};
 
 #[derive(Debug, Args)]
@@ -50,6 +50,8 @@ pub(crate) struct Run {
     pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) durability: DurabilityArgs,
     #[command(flatten)]
     pub(crate) life: LifeArgs,
     #[command(flatten)]

@@ -33,7 +33,10 @@ use crate::value::Pair;
 /// Builds what `mk build` names and prints its name and digest.
 pub(super) fn call(args: &args::Build, context: &Context) -> Result<u8, Failure> {
     let began = Instant::now();
-    let settings = context.settings(&flags(&args.source, args.store.store.as_deref()))?;
+    let settings = context.settings(&Flags {
+        durability: args.durability.durability,
+        ..flags(&args.source, args.store.store.as_deref())
+    })?;
     let found = find::Recipe::find(&args.recipe)?;
     let policy = match (args.locked, args.source.update) {
         (true, _) => Policy::Locked,
@@ -238,6 +241,7 @@ pub(super) fn flags<'a>(source: &'a SourceArgs, store: Option<&'a Path>) -> Flag
         store,
         mirror: source.mirror.as_deref(),
         source_dirs: &source.source_dirs,
+        ..Flags::default()
     }
 }
 
@@ -249,6 +253,8 @@ pub(super) struct Order {
     pub(super) name: String,
     /// What the recipe is called in messages.
     pub(super) place: String,
+    /// What finds it again.
+    pub(super) origin: String,
     /// What it says.
     pub(super) text: String,
     pub(super) folder: PathBuf,
@@ -287,6 +293,7 @@ impl Order {
             lock,
             name: name.to_owned(),
             place: found.place.clone(),
+            origin: found.origin(),
             text: texts.recipe,
             folder: texts.folder,
             lock_file: texts.lock_file,

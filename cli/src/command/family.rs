@@ -1,6 +1,6 @@
 //! The recipe that a build is for, with all that it takes something from: found, read, pinned, and built in one go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -8,13 +8,13 @@ use mk_core::assemble::check::{self, Fault};
 use mk_core::assemble::forecast::{self, Fate};
 use mk_core::assemble::graph::{self, Failed, Input, Node};
 use mk_core::assemble::pin::{Pinned, Policy};
-use mk_core::assemble::{Built, Request, Shell};
+use mk_core::assemble::{Built, Request, Shell, repair};
 use mk_core::digest::Digest;
 use mk_core::fetch;
 use mk_core::plan::lock::Lock;
 use mk_core::recipe::mistake::{Mistake, Mistakes};
 use mk_core::recipe::{Base, Verb};
-use mk_core::store::{self, Lease, Store};
+use mk_core::store::{self, ImageId, Lease, Store};
 use mk_core::unpack::Limits;
 
 use super::build::{Order, architecture};
@@ -153,6 +153,35 @@ impl Family {
         graph::assemble(&nodes, store, watch).map_err(|failed| self.not_built(failed, watch.is_silent()))
     }
 
+    /// The same for an image that was there before: where another comes of it than `expected`, that gets no name.
+    pub(super) fn carry_out_again(
+        &self,
+        settings: &Settings,
+        store: &Store,
+        watch: &Progress,
+        expected: Option<ImageId>,
+    ) -> Result<Built, Failure> {
+        let ready = self.ready(settings, store, watch)?;
+        let (limits, how) = (Limits::default(), How::default());
+        let nodes = self.nodes(&ready, settings, &limits, &how);
+        graph::assemble_again(&nodes, expected, store, watch)
+            .map_err(|failed| self.not_built(failed, watch.is_silent()))
+    }
+
+    /// Fetches those archives again that are `wanted` and that one of the recipes names. Returns which that were.
+    pub(super) fn fetch_again(
+        &self,
+        settings: &Settings,
+        store: &Store,
+        watch: &Progress,
+        wanted: &BTreeSet<Digest>,
+    ) -> Result<BTreeSet<Digest>, Failure> {
+        let ready = self.ready(settings, store, watch)?;
+        let (limits, how) = (Limits::default(), How::default());
+        let nodes = self.nodes(&ready, settings, &limits, &how);
+        Ok(repair::refetch(&nodes, wanted, store, watch)?)
+    }
+
     /// The same for a run, which has the image for as long as it holds the lease.
     pub(super) fn carry_out_leased(
         &self,
@@ -263,6 +292,7 @@ impl Family {
                 recipe: &member.order.recipe,
                 folder: &member.order.folder,
                 lock: &ready.lock,
+                origin: &member.order.origin,
                 name: &member.order.name,
                 arch: architecture(),
                 epoch: settings.epoch,

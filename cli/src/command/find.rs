@@ -83,6 +83,30 @@ pub(super) struct Texts {
 }
 
 impl Recipe {
+    /// Returns what finds this recipe again from any folder: its whole path, or the name of one that mk ships.
+    pub(super) fn origin(&self) -> String {
+        match &self.source {
+            Source::File(path) => {
+                let whole = fs_err::canonicalize(path).unwrap_or_else(|_| path.clone());
+                whole.display().to_string()
+            }
+            Source::Shipped(shipped) => shipped.name.to_owned(),
+        }
+    }
+
+    /// Finds the recipe whose [`Self::origin`] is `text`.
+    pub(super) fn of_origin(text: &str) -> Result<Self, Failure> {
+        if text.contains('/') {
+            return Self::at(Path::new(text));
+        }
+        let shipped = mk_images::find(text).ok_or_else(|| no_recipe(text))?;
+        Ok(Self {
+            place: text.to_owned(),
+            name: text.to_owned(),
+            source: Source::Shipped(shipped),
+        })
+    }
+
     /// Finds the recipe that `word` names: whatever has a slash or ends with `.toml` is a path; any other word is the
     /// name of ./images/WORD.toml or of a recipe that mk ships.
     pub(super) fn find(word: &Path) -> Result<Self, Failure> {

@@ -17,6 +17,7 @@ mod logs;
 mod network;
 mod plan;
 mod ps;
+mod repair;
 mod rm;
 mod run;
 mod stop;
@@ -72,10 +73,13 @@ impl Context {
             store: args.store.as_deref(),
             ..Flags::default()
         };
-        let path = self.settings(&flags)?.store;
+        let settings = self.settings(&flags)?;
+        let path = settings.store;
         match owners_at(&path)? {
             Some(owners) => Ok(Some(
-                Store::open_existing(&path, owners).map_err(|error| no_store(&path, error))?,
+                Store::open_existing(&path, owners)
+                    .map_err(|error| no_store(&path, error))?
+                    .with_durability(settings.durability),
             )),
             None => Ok(None),
         }
@@ -91,7 +95,8 @@ impl Context {
 
     /// Opens the store as root of the user namespace that this process is in already.
     fn store_as_root(&self, settings: &Settings) -> Result<Store, Failure> {
-        Store::open(&settings.store, own_owners()).map_err(|error| no_store(&settings.store, error))
+        Store::open_with(&settings.store, own_owners(), settings.durability)
+            .map_err(|error| no_store(&settings.store, error))
     }
 
     /// Becomes root and opens the store, which is made where there is none.
@@ -106,7 +111,7 @@ impl Context {
         users: impl FnOnce() -> Result<Users<'u>, Failure>,
     ) -> Result<(Store, Option<Home>), Failure> {
         let (owners, home) = become_root(&settings.store, users)?;
-        let store = Store::open(&settings.store, owners);
+        let store = Store::open_with(&settings.store, owners, settings.durability);
         Ok((store.map_err(|error| no_store(&settings.store, error))?, home))
     }
 

@@ -37,6 +37,7 @@ const NO_SUCH_CALL: u8 = 128 + 31;
 pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     let flags = Flags {
         store: args.store.store.as_deref(),
+        durability: args.durability.durability,
         ..Flags::default()
     };
     let settings = context.settings(&flags)?;

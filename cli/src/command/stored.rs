@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mk_core::assemble::conf_files;
 use mk_core::store::Store;
 use mk_core::store::gc::{Collected, Count, Policy, Reason, Stored, gc};
 use mk_core::store::verify::{Damage, Verified, discard, is_gone, verify};
 use serde_json::{Map, Value, json};
 
 use super::Context;
+use super::repair::{Repaired, repair};
 use crate::args;
 use crate::report::{FAILED, Failure};
 use crate::settings::Flags;
@@ -112,19 +114,19 @@ pub(super) fn check(args: &args::Verify, context: &Context) -> Result<u8, Failur
         store: args.store.store.as_deref(),
         ..Flags::default()
     };
-    let store = context.whole_store(&context.settings(&flags)?)?;
-    let verified = match &store {
-        Some(store) => verify(store, &context.talk())?,
-        None => Verified::default(),
+    let settings = context.settings(&flags)?;
+    let store = context.whole_store(&settings)?;
+    let look = || match &store {
+        Some(store) => Ok(verify(store, Some(conf_files), &context.talk())?),
+        None => Ok(Verified::default()),
     };
+    let verified = look()?;
+    if let (true, Some(store), false) = (args.repair, &store, verified.damages.is_empty()) {
+        let repaired = repair(store, verified, &settings, context, look)?;
+        return tell_repaired(&repaired, args.json, context);
+    }
     if args.json {
-        ui::data(ui::pretty(&json!({
-            "images": verified.images,
-            "trees": verified.trees,
-            "objects": verified.objects,
-            "bytes": verified.bytes,
-            "damaged": verified.damages.iter().map(damage).collect::<Vec<_>>(),
-        })))?;
+        ui::data(ui::pretty(&counted_in(&verified)))?;
     } else {
         report(store.as_ref(), &verified, args.discard, context)?;
     }
@@ -149,16 +151,11 @@ fn report(
             hurt(damage)
         ))?;
     }
-    let read = format!(
-        "{}, {}, {}",
-        ui::counted(verified.images, "image"),
-        ui::counted(verified.objects, "file"),
-        ui::bytes(verified.bytes)
-    );
+    let read = read(verified);
     let gone = store.is_some_and(|store| verified.damages.iter().all(|damage| is_gone(store, damage)));
     let advice = match (discarded, gone, &hurt_names(verified)[..]) {
         (true, ..) => String::new(),
-        (_, false, _) => ": `mk verify --discard` takes them away, `mk build` makes them anew".to_owned(),
+        (_, false, _) => ": `mk verify --repair` makes them anew".to_owned(),
         (.., []) => ": what is missing is of images without a name, which `mk gc` takes away".to_owned(),
         (.., names) => format!(
             ": parts are missing, and `mk build` of their recipes makes them anew: {names}; or let go of them: `mk rm \
@@ -174,15 +171,70 @@ fn report(
     Ok(())
 }
 
+/// Tells of each damage what was done about it, and what is left to do.
+fn tell_repaired(repaired: &Repaired, as_json: bool, context: &Context) -> Result<u8, Failure> {
+    let left = &repaired.left.damages;
+    if as_json {
+        let with_done = |(found, done): &(Damage, String)| {
+            let mut told = damage(found);
+            told["done"] = json!(done);
+            told
+        };
+        let mut told = counted_in(&repaired.left);
+        told["repaired"] = repaired.done.iter().map(with_done).collect();
+        told["advice"] = json!(repaired.advice);
+        ui::data(ui::pretty(&told))?;
+    } else {
+        for (damage, done) in &repaired.done {
+            let (path, why) = (damage.path.display(), &damage.why);
+            ui::data(format_args!("{path}: {why}{}: {done}", hurt(damage)))?;
+        }
+        let read = read(&repaired.left);
+        context.ui.say(match left.len() as u64 {
+            0 => format!("all is well now: {read}"),
+            count => format!("{} left among {read}", ui::counted(count, "damaged file")),
+        });
+        repaired.advice.iter().for_each(|advice| context.ui.say(advice));
+    }
+    Ok(if left.is_empty() { 0 } else { FAILED })
+}
+
+/// Returns what was read, in words.
+fn read(verified: &Verified) -> String {
+    format!(
+        "{}, {}, {}",
+        ui::counted(verified.images, "image"),
+        ui::counted(verified.objects, "file"),
+        ui::bytes(verified.bytes)
+    )
+}
+
+/// Returns what was read, and what is damaged of it.
+fn counted_in(verified: &Verified) -> Value {
+    json!({
+        "images": verified.images,
+        "trees": verified.trees,
+        "objects": verified.objects,
+        "bytes": verified.bytes,
+        "damaged": verified.damages.iter().map(damage).collect::<Vec<_>>(),
+    })
+}
+
 /// Takes what is damaged away, and names the images that have to be built again.
 fn take_away(store: &Store, verified: &Verified, context: &Context) -> Result<u8, Failure> {
-    discard(store, verified, &context.talk())?;
+    let discarded = discard(store, verified, &context.talk())?;
     let names = hurt_names(verified);
     context.ui.say(match names.is_empty() {
         true => "taken away; no image was hurt".to_owned(),
         false => format!("taken away; to be built again: {}", names.join(", ")),
     });
-    Ok(0)
+    for path in &discarded.in_use {
+        let path = path.display();
+        context
+            .ui
+            .say(format_args!("left as it is, because a run uses it: {path}"));
+    }
+    Ok(if discarded.in_use.is_empty() { 0 } else { FAILED })
 }
 
 /// Returns the names of the images that are hurt, each once.

@@ -9,7 +9,7 @@ use std::thread;
 use super::{Bases, Build, Built, Error, Facing, Request, facts, prefetch};
 use crate::digest::Digest;
 use crate::recipe::Base;
-use crate::store::{Lease, Store};
+use crate::store::{ImageId, Lease, Store};
 use crate::watch::{Event, Watch};
 
 /// A recipe with what it takes from others.
@@ -60,6 +60,8 @@ struct Progress {
 struct Graph<'g> {
     nodes: &'g [Node<'g>],
     at_once: usize,
+    /// The image that the last is to give, if it is to give one that is known.
+    expected: Option<ImageId>,
     progress: Mutex<Progress>,
     changed: Condvar,
     store: &'g Store,
@@ -86,7 +88,17 @@ impl Watch for Named<'_> {
 ///
 /// The store is as it was before unless this succeeds, but for the results of steps that were done.
 pub fn assemble(nodes: &[Node<'_>], store: &Store, watch: &dyn Watch) -> Result<Built, Failed> {
-    assemble_for(nodes, store, watch, |_| Ok(())).map(|(built, ())| built)
+    assemble_for(nodes, None, store, watch, |_| Ok(())).map(|(built, ())| built)
+}
+
+/// The same for an image that there was already: where the last of `nodes` gives another than `expected`, no name is given.
+pub fn assemble_again(
+    nodes: &[Node<'_>],
+    expected: Option<ImageId>,
+    store: &Store,
+    watch: &dyn Watch,
+) -> Result<Built, Failed> {
+    assemble_for(nodes, expected, store, watch, |_| Ok(())).map(|(built, ())| built)
 }
 
 /// The same for a run: the image stays as long as the lease is held, whatever becomes of its name.
@@ -95,12 +107,13 @@ pub fn assemble_leased(
     store: &Store,
     watch: &dyn Watch,
 ) -> Result<(Built, Lease), Failed> {
-    assemble_for(nodes, store, watch, |built| Ok(store.lease(&built.image)?))
+    assemble_for(nodes, None, store, watch, |built| Ok(store.lease(&built.image)?))
 }
 
 /// Builds, and then does `take`, before anything that is built can be collected.
 fn assemble_for<T>(
     nodes: &[Node<'_>],
+    expected: Option<ImageId>,
     store: &Store,
     watch: &dyn Watch,
     take: impl FnOnce(&Built) -> Result<T, Error>,
@@ -108,17 +121,23 @@ fn assemble_for<T>(
     let last = nodes.len().saturating_sub(1);
     let failed = |error| Failed { node: last, error };
     let _hold = store.hold(watch).map_err(|error| failed(error.into()))?;
-    let built = build(nodes, store, watch)?;
+    let built = build(nodes, expected, store, watch)?;
     let taken = take(&built).map_err(failed)?;
     Ok((built, taken))
 }
 
 /// Builds the list, which is not empty, while the store is held.
-fn build(nodes: &[Node<'_>], store: &Store, watch: &dyn Watch) -> Result<Built, Failed> {
+fn build(
+    nodes: &[Node<'_>],
+    expected: Option<ImageId>,
+    store: &Store,
+    watch: &dyn Watch,
+) -> Result<Built, Failed> {
     let last = nodes.len().saturating_sub(1);
     let graph = Graph {
         nodes,
         at_once: thread::available_parallelism().map_or(1, NonZero::get),
+        expected,
         progress: Mutex::new(Progress {
             trees: vec![None; nodes.len()],
             impure: vec![Vec::new(); nodes.len()],
@@ -195,7 +214,7 @@ impl Graph<'_> {
 
     /// Builds the recipe that everything is for; `None`: another failed.
     fn last(&self, index: usize) -> Option<Result<Built, Error>> {
-        self.turn(index, self.watch, |build| build.image())
+        self.turn(index, self.watch, |build| build.image(self.expected))
     }
 
     fn fail(&self, progress: &mut Progress, node: usize, error: Error) {

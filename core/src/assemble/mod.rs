@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, Hasher};
 use crate::fetch;
+use crate::meta::Meta;
 use crate::net;
 use crate::path::TreePath;
 use crate::plan::key::{self, Ingredients};
@@ -15,7 +16,7 @@ use crate::plan::{Origin, Pinned, Plan};
 use crate::recipe::{Base, Location, Recipe, Verb};
 use crate::rootfs;
 use crate::spec::streams::Streams;
-use crate::store::{self, Image, ImageId, PastBuild, PastStep, StepRecord, Store};
+use crate::store::{self, Image, ImageId, PastBuild, PastRecipe, PastStep, StepRecord, Store};
 use crate::tree::{Size, Tree};
 use crate::unpack::Limits;
 use crate::watch::{Event, Watch};
@@ -30,6 +31,7 @@ mod grant;
 pub mod graph;
 mod perform;
 pub mod pin;
+pub mod repair;
 mod run;
 mod sources;
 
@@ -47,6 +49,8 @@ pub struct Request<'a> {
     pub folder: &'a Path,
     /// Its lock.
     pub lock: &'a Lock,
+    /// Where the recipe is, for `mk verify --repair`: whoever builds finds it again by this.
+    pub origin: &'a str,
     /// The name that the image gets, and what the recipe is called in words.
     pub name: &'a str,
     /// Debian's name of the architecture to build for.
@@ -110,6 +114,12 @@ pub enum Error {
     LockWouldChange {
         /// What is missing in it, or no longer wanted.
         names: Vec<String>,
+    },
+    /// The recipe does not give the image that it was to give once more.
+    #[error("the recipe gives another image now, {now}")]
+    OtherImage {
+        /// What it gives.
+        now: ImageId,
     },
     /// A base was not built before.
     #[error("mk bug: `{base}` was not built before what takes something from it")]
@@ -187,6 +197,23 @@ fn prefetch(request: &Request<'_>, facts: &Facts, store: &Store, watch: &dyn Wat
         }
     }
     sources::fetch_all(unread.iter(), request.folder, request.fetch, store, watch)
+}
+
+/// Returns what the conf folder of an image holds.
+pub fn conf_files(image: &Image) -> Vec<(&'static str, String)> {
+    let hostname = net::host_name(&image.conf);
+    vec![
+        ("hostname", net::hostname_text(hostname)),
+        ("hosts", net::hosts_text(&image.conf, hostname)),
+        ("resolv.conf", net::resolv_text(&image.conf)),
+    ]
+}
+
+/// Returns what the image's own `/etc` carries, where it has one.
+fn etc(tree: &Tree) -> Option<&Meta> {
+    let etc = TreePath::parse("etc").ok()?;
+    let node = tree.get(&etc).filter(|node| node.is_folder())?;
+    Some(&node.meta)
 }
 
 /// Says of each step that has a network that the image is impure for it.
@@ -274,8 +301,8 @@ impl<'a> Build<'a> {
         })
     }
 
-    /// Builds the image and gives it its name.
-    fn image(&self) -> Result<Built, Error> {
+    /// Builds the image and gives it its name; where it is to be `expected`, no other gets it.
+    fn image(&self, expected: Option<ImageId>) -> Result<Built, Error> {
         if let Some(built) = self.finished()? {
             return Ok(built);
         }
@@ -285,7 +312,7 @@ impl<'a> Build<'a> {
             return Ok(built);
         }
         let (tree, cached) = self.work()?;
-        self.keep(tree, cached)
+        self.keep(tree, cached, expected)
     }
 
     /// Builds the tree alone.
@@ -555,7 +582,12 @@ impl<'a> Build<'a> {
             });
         }
         let args = self.request.recipe.args.clone().into_iter().collect();
-        self.store.put_past_build(&place, &PastBuild { args, steps })?;
+        let recipe = Some(PastRecipe {
+            origin: self.request.origin.to_owned(),
+            name: self.request.name.to_owned(),
+        });
+        self.store
+            .put_past_build(&place, &PastBuild { recipe, args, steps })?;
         performing.remember(self.archives().map(|(_, archive)| archive))?;
         Ok((tree, cached))
     }
@@ -590,7 +622,7 @@ impl<'a> Build<'a> {
     }
 
     /// Lays the tree out as a folder, writes the image and what its runs find in `/etc`, and names it, in this order.
-    fn keep(&self, tree: Tree, cached: usize) -> Result<Built, Error> {
+    fn keep(&self, tree: Tree, cached: usize, expected: Option<ImageId>) -> Result<Built, Error> {
         let digest = self.store.put_tree(&tree)?;
         let image = Image::new(
             digest,
@@ -601,18 +633,15 @@ impl<'a> Build<'a> {
         );
         rootfs::checkout::checkout(self.store, &digest, &tree, self.watch)?;
         let id = self.store.put_image(&image)?;
-        let etc = TreePath::parse("etc")
-            .ok()
-            .and_then(|etc| tree.get(&etc))
-            .filter(|node| node.is_folder());
-        let hostname = net::host_name(&image.conf);
-        let files = [
-            ("hostname", net::hostname_text(hostname)),
-            ("hosts", net::hosts_text(&image.conf, hostname)),
-            ("resolv.conf", net::resolv_text(&image.conf)),
-        ];
-        let files = files.each_ref().map(|(name, text)| (*name, text.as_bytes()));
-        self.store.put_conf(&id, etc.map(|node| &node.meta), &files)?;
+        if expected.is_some_and(|expected| expected != id) {
+            return Err(Error::OtherImage { now: id });
+        }
+        let files = conf_files(&image);
+        let files: Vec<(&str, &[u8])> = files
+            .iter()
+            .map(|(name, text)| (*name, text.as_bytes()))
+            .collect();
+        self.store.put_conf(&id, etc(&tree), &files)?;
         self.store.set_ref(self.request.name, &id)?;
         let steps = self.plan.steps.len();
         Ok(Built {

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use crate::digest::Digest;
 use crate::meta::Meta;
 use crate::path::TreePath;
+use crate::store::object::StagedFolder;
 use crate::store::parents::Parents;
 use crate::store::{Error, Format, ObjectName, Owners, Result, Store};
 use crate::sys::dir::Dir;
@@ -22,13 +23,18 @@ pub fn checkout(store: &Store, digest: &Digest, tree: &Tree, watch: &dyn Watch) 
     if store.has_rootfs(digest)? {
         return Ok(());
     }
+    staged(store, tree, watch)?.finish(digest)
+}
+
+/// Lays `tree` out in a folder that has no name yet.
+pub(crate) fn staged<'s>(store: &'s Store, tree: &Tree, watch: &dyn Watch) -> Result<StagedFolder<'s>> {
     watch.see(Event::Checkout {
         files: tree.size().files,
     });
     let staging = store.stage_rootfs()?;
     let layout = Layout::new(store, staging.dir());
     store.naming_full(layout.lay(tree))?;
-    staging.finish(digest)
+    Ok(staging)
 }
 
 /// A tree on its way to the disk.
@@ -95,7 +101,7 @@ impl<'a> Layout<'a> {
         match linked {
             Err(error) if error.errno == Errno::MLINK => {
                 let from = folder.open_file(object.file()).map_err(missing)?;
-                copy(self.store.format(), &from, parent, name, meta)?;
+                copy(self.store, &from, parent, name, meta)?;
                 self.copies.insert(object.clone(), path.clone());
                 Ok(())
             }
@@ -114,9 +120,9 @@ fn dress_name(format: &Format, parent: &Dir, name: &Path, meta: &Meta) -> Result
 }
 
 /// Makes a file with the bytes of another.
-fn copy(format: &Format, from: &File, parent: &Dir, name: &Path, meta: &Meta) -> Result<()> {
+fn copy(store: &Store, from: &File, parent: &Dir, name: &Path, meta: &Meta) -> Result<()> {
     let to = parent.create_file(name, meta.mode & 0o777)?;
     file::read_pieces(from, |piece| file::write(&to, piece))?;
-    format.dress(&to, meta)?;
-    Ok(file::sync(&to)?)
+    store.format().dress(&to, meta)?;
+    store.sync_file(&to)
 }

@@ -1,4 +1,5 @@
-//! [`PastBuild`]: what a recipe was built of the last time, kept to say what has changed since. No build depends on it.
+//! [`PastBuild`]: what a recipe was built of the last time, kept to say what has changed since, and to find the recipe of an
+//! image again. No build depends on it.
 
 use super::document::{BadDocument, Reader, Writer};
 use super::{Result, Store, exists, layout};
@@ -11,10 +12,21 @@ const LARGEST: u64 = 1 << 24;
 /// What a recipe was built of.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PastBuild {
+    /// Where the recipe is, and what its image is called; older records do not say.
+    pub recipe: Option<PastRecipe>,
     /// Values of the arguments, by name.
     pub args: Vec<(String, String)>,
     /// The steps, in order.
     pub steps: Vec<PastStep>,
+}
+
+/// A recipe that was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastRecipe {
+    /// Where it is, as whoever built it said ([`Request::origin`](crate::assemble::Request::origin)).
+    pub origin: String,
+    /// The name of its image.
+    pub name: String,
 }
 
 /// A step of the last build.
@@ -29,6 +41,10 @@ pub struct PastStep {
 impl PastBuild {
     fn encode(&self) -> String {
         let mut text = Writer::new(HEADER);
+        if let Some(recipe) = &self.recipe {
+            text.line("recipe", &recipe.origin);
+            text.line("name", &recipe.name);
+        }
         for (name, value) in &self.args {
             text.named("arg", name, value);
         }
@@ -44,6 +60,12 @@ impl PastBuild {
     fn decode(bytes: &[u8]) -> Result<Self, BadDocument> {
         let mut reader = Reader::new(bytes, HEADER)?;
         let mut past = Self::default();
+        if let Some(origin) = reader.text("recipe")? {
+            let name = reader
+                .text("name")?
+                .ok_or_else(|| reader.bad("expected `name` next"))?;
+            past.recipe = Some(PastRecipe { origin, name });
+        }
         while let Some(arg) = reader.named("arg")? {
             past.args.push(arg);
         }
@@ -76,6 +98,20 @@ impl Store {
         }
     }
 
+    /// Returns all that is remembered of builds, the latest first.
+    pub fn known_builds(&self) -> Result<Vec<PastBuild>> {
+        let mut known = Vec::new();
+        for name in self.past_builds()? {
+            let time = self
+                .dir
+                .look(format!("{}/{name}", layout::BUILDS))?
+                .map(|found| found.mtime);
+            known.extend(self.past_build(&name)?.map(|past| (time, name, past)));
+        }
+        known.sort_by_key(|(time, name, _)| (std::cmp::Reverse(*time), *name));
+        Ok(known.into_iter().map(|(.., past)| past).collect())
+    }
+
     /// Remembers what the recipe called `name` was built of, in the place of what it was before.
     pub fn put_past_build(&self, name: &Digest, build: &PastBuild) -> Result<()> {
         // A store may be older than this folder.
@@ -95,12 +131,17 @@ mod tests {
             ingredients: vec![("verb".into(), text.into()), ("odd name".into(), "a\nb ".into())],
         };
         let build = PastBuild {
+            recipe: Some(PastRecipe {
+                origin: "/a folder/app.toml".into(),
+                name: "app".into(),
+            }),
             args: vec![("version".into(), "1.2".into()), ("empty".into(), String::new())],
             steps: vec![step("run"), step("copy")],
         };
         let text = build.encode();
         assert_eq!(PastBuild::decode(text.as_bytes()).unwrap(), build);
         assert!(PastBuild::decode(text.replace("step", "stop").as_bytes()).is_err());
+        assert!(PastBuild::decode(text.replace("\nname app", "").as_bytes()).is_err());
         let empty = PastBuild::default();
         assert_eq!(PastBuild::decode(empty.encode().as_bytes()).unwrap(), empty);
     }

@@ -270,7 +270,7 @@ impl Store {
             let file = self.full(folder.create_file(name, 0o644))?;
             self.full(file::write(&file, text))?;
             self.format.dress(&file, &Meta::new(0o644, like.mtime))?;
-            self.full(file::sync(&file))?;
+            self.sync_file(&file)?;
         }
         self.format.dress(&folder, &like)?;
         self.format
@@ -285,9 +285,9 @@ impl Store {
         if self.get_ref(name)? == Some(*image) {
             return Ok(());
         }
-        self.full(self.dir.sync_filesystem())?;
+        self.sync_all()?;
         self.put_over(layout::REFS, name, format!("{image}\n").as_bytes())?;
-        self.full(file::sync(&self.dir.open_dir(layout::REFS)?))
+        self.sync_file(self.dir.open_dir(layout::REFS)?)
     }
 
     /// Returns the image of this name.

@@ -49,6 +49,8 @@ pub(super) const STAGED_SOURCE: &str = "source-";
 pub(super) const STORE_LOCK: &str = "locks/store";
 /// Taken before [`STORE_LOCK`], so that a waiting gc is not overtaken for ever.
 pub(super) const GATE_LOCK: &str = "locks/gate";
+/// There while something may not be on the disk: the boot in which it was written.
+pub(super) const UNSYNCED: &str = "unsynced";
 /// What the name of a source's newest time ends with.
 pub(super) const NEWEST: &str = ".newest";
 

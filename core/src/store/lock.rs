@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
+use super::durability::{Durability, Marked};
 use super::image::ImageId;
 use super::layout;
 use super::{Error, Result, Store};
@@ -18,6 +19,7 @@ use crate::watch::{Event, Watch};
 /// for the first.
 #[derive(Debug)]
 pub struct Hold {
+    marked: Marked,
     _lock: File,
 }
 
@@ -42,13 +44,27 @@ pub(super) struct Alone {
 }
 
 impl Store {
-    /// Keeps gc away until the hold is dropped, and clears away what builds that died have left.
+    /// Keeps gc away until the hold is dropped, and clears away what builds that died have left. Where others have not synced
+    /// what they wrote, it is synced now, unless this store need not be either.
     pub fn hold(&self, watch: &dyn Watch) -> Result<Hold> {
+        let hold = self.hold_unchecked(watch)?;
+        self.check_synced()?;
+        if self.durability == Durability::Full {
+            self.settle()?;
+        }
+        Ok(hold)
+    }
+
+    /// The same for those who look whether the store is whole.
+    pub(crate) fn hold_unchecked(&self, watch: &dyn Watch) -> Result<Hold> {
         let gate = self.lock_waiting(layout::GATE_LOCK, LockKind::Shared, watch)?;
         let lock = self.lock_waiting(layout::STORE_LOCK, LockKind::Shared, watch)?;
         drop(gate);
         self.sweep()?;
-        Ok(Hold { _lock: lock })
+        Ok(Hold {
+            marked: self.marked.clone(),
+            _lock: lock,
+        })
     }
 
     /// Waits until no build is under way and keeps new ones out.
@@ -101,6 +117,7 @@ impl Store {
     /// Keeps `image`, which must be there, from gc until the lease is dropped.
     pub fn lease(&self, image: &ImageId) -> Result<Lease> {
         let path = format!("{}/{image}", layout::LEASES);
+        self.check_synced()?;
         // Not through the gate: a run must not wait for a gc that waits for a build.
         let store = self.full(self.dir.open_or_create(layout::STORE_LOCK))?;
         file::lock(&store, LockKind::Shared)?;
@@ -116,6 +133,13 @@ impl Store {
     pub(super) fn sweep(&self) -> Result<()> {
         sweep(&self.dir)?;
         sweep(&self.dir.open_dir(layout::ROOTFS)?)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Nothing more is written, though this process may go on for as long as a container runs.
+        self.marked.let_go();
     }
 }
 
@@ -194,13 +218,16 @@ fn holder(text: &[u8]) -> String {
     }
 }
 
+/// What [`boot_id`] is where nobody knows.
+pub(super) const UNKNOWN_BOOT: &str = "unknown";
+
 /// Returns what tells this boot of the machine from others, as far as /proc is there.
 pub(super) fn boot_id() -> &'static str {
     static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(|| {
         let text = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let id: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-        if id.is_empty() { "unknown".into() } else { id }
+        if id.is_empty() { UNKNOWN_BOOT.into() } else { id }
     })
 }
 

@@ -17,6 +17,7 @@ pub mod beside;
 pub mod cache;
 pub mod document;
 pub mod du;
+mod durability;
 pub mod gc;
 mod history;
 pub mod image;
@@ -29,7 +30,8 @@ pub mod step;
 pub mod verify;
 pub mod volume;
 
-pub use history::{PastBuild, PastStep};
+pub use durability::Durability;
+pub use history::{PastBuild, PastRecipe, PastStep};
 pub use image::{Image, ImageId, Ref};
 pub use layout::{Format, ObjectName, Owners};
 pub use lock::{Hold, KeyLock, Lease};
@@ -39,6 +41,7 @@ pub use step::StepRecord;
 pub use volume::{VolumeInfo, VolumeLease};
 
 use document::BadDocument;
+use durability::Marked;
 use object::Objects;
 
 /// A larger file than this is no tree, in bytes: it would hold twenty million entries.
@@ -51,6 +54,8 @@ pub struct Store {
     dir: Dir,
     format: Format,
     objects: Objects,
+    durability: Durability,
+    marked: Marked,
 }
 
 /// Why the store did not do what it was asked.
@@ -114,6 +119,12 @@ pub enum Error {
         /// The first line of its `format`.
         found: String,
     },
+    /// What was written last may be lost.
+    #[error(
+        "the store `{}` was written to without syncs before this machine was started, and may have lost some of that",
+        .0.display()
+    )]
+    Unsynced(PathBuf),
     /// A file of the store is not what it should be.
     #[error("`{}` is damaged: {why}", path.display())]
     Damaged {
@@ -213,13 +224,19 @@ impl Store {
     /// Opens the store at `path`, and makes it if nothing is there. `wanted` is how this process can keep owners: a new
     /// store is made so; an existing one keeps its own way, which must be `wanted` or [`Owners::Single`].
     pub fn open(path: &Path, wanted: Owners) -> Result<Self> {
-        match Self::open_existing(path, wanted) {
+        Self::open_with(path, wanted, Durability::Full)
+    }
+
+    /// The same, with another durability than [`Durability::Full`].
+    pub fn open_with(path: &Path, wanted: Owners, durability: Durability) -> Result<Self> {
+        let opened = match Self::open_existing(path, wanted) {
             Err(Error::Missing(_)) => {
-                Self::make(path, wanted)?;
+                Self::make(path, wanted, durability)?;
                 Self::open_existing(path, wanted)
             }
             opened => opened,
-        }
+        };
+        Ok(opened?.with_durability(durability))
     }
 
     /// Opens the store at `path` if there is one, else [`Error::Missing`].
@@ -253,6 +270,8 @@ impl Store {
             dir,
             format,
             objects: Objects::default(),
+            durability: Durability::Full,
+            marked: Marked::default(),
         })
     }
 
@@ -267,13 +286,13 @@ impl Store {
     }
 
     /// Makes a store. Its `format` comes last, so a folder without one is none yet; two who make it at once both succeed.
-    fn make(path: &Path, owners: Owners) -> Result<()> {
+    fn make(path: &Path, owners: Owners, durability: Durability) -> Result<()> {
         fs_err::create_dir_all(path).map_err(Error::Io)?;
         let dir = Dir::open(path)?;
         let ours = |name: &str| layout::FOLDERS.contains(&name) || name.starts_with(layout::STAGING);
         for (name, _) in dir.list()? {
             let name = name.to_string_lossy().into_owned();
-            if !ours(&name) && name != layout::FORMAT {
+            if !ours(&name) && ![layout::FORMAT, layout::UNSYNCED].contains(&name.as_str()) {
                 return Err(Error::NotAStore {
                     path: path.to_owned(),
                     found: name,
@@ -295,7 +314,11 @@ impl Store {
         file::lock(&file, LockKind::Exclusive)?;
         let format = Format::probe(&file, owners)?;
         let made = file::write(&file, format.encode().as_bytes())
-            .and_then(|()| file::sync(&file))
+            .and_then(|()| match durability {
+                Durability::Full => file::sync(&file),
+                Durability::None => Ok(()),
+            })
+            .and_then(|()| forget_empty_format(&dir))
             .and_then(|()| match exists(dir.rename(&draft, &dir, layout::FORMAT)) {
                 // Swept before it was locked, which only happens in a store that another has made.
                 Err(error) if error.errno == Errno::NOENT => Ok(()),
@@ -412,14 +435,14 @@ impl Store {
             return Ok(());
         }
         let stage = self.stage()?;
-        self.full(stage.write_document(bytes))?;
+        stage.write_document(bytes)?;
         self.full(exists(stage.dir().rename(object::DOCUMENT, &self.dir, path)).map(drop))
     }
 
     /// Writes a document in place of an older one.
     fn put_over(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<()> {
         let stage = self.stage()?;
-        self.full(stage.write_document(bytes))?;
+        stage.write_document(bytes)?;
         self.full(
             stage
                 .dir()
@@ -463,11 +486,23 @@ fn full(store: &Path, error: SysError) -> Error {
     }
 }
 
+/// Takes a `format` away whose bytes a power cut has lost.
+fn forget_empty_format(dir: &Dir) -> Result<(), SysError> {
+    match dir.look(layout::FORMAT)? {
+        Some(found) if found.kind == FileKind::File && found.size == 0 => dir.unlink(layout::FORMAT),
+        _ => Ok(()),
+    }
+}
+
+/// Reads what kind of store there is; `None`: none. One whose `format` is empty lost it before it was ever synced.
 fn read_format(path: &Path, dir: &Dir) -> Result<Option<Format>> {
     let Some(file) = none_if_missing(dir.open_file(layout::FORMAT))? else {
         return Ok(None);
     };
     let text = file::read(&file, 4096)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
     let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let first = crate::path::shown(first);
     if first.starts_with("mk-store ") && first != layout::HEADER {

@@ -233,11 +233,11 @@ impl Stage<'_> {
     pub fn commit(self) -> Result<()> {
         let staged = self.dir.list()?;
         if staged.len() > FEW {
-            self.store.full(self.store.dir.sync_filesystem())?;
+            self.store.sync_all()?;
         } else {
             // syncfs(2) would wait for whatever else is being written to the same disk.
             for (name, _) in &staged {
-                self.store.full(file::sync(self.dir.open_file(name)?))?;
+                self.store.sync_file(self.dir.open_file(name)?)?;
             }
         }
         for (name, _) in staged {
@@ -269,10 +269,10 @@ impl Stage<'_> {
     }
 
     /// Writes [`DOCUMENT`], to be renamed to where it belongs.
-    pub(super) fn write_document(&self, bytes: &[u8]) -> Result<(), SysError> {
-        let file = self.dir.create_file(DOCUMENT, 0o600)?;
-        file::write(&file, bytes)?;
-        file::sync(&file)
+    pub(super) fn write_document(&self, bytes: &[u8]) -> Result<()> {
+        let file = self.store.full(self.dir.create_file(DOCUMENT, 0o600))?;
+        self.store.full(file::write(&file, bytes))?;
+        self.store.sync_file(&file)
     }
 
     fn draft(&self) -> String {

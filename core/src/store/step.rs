@@ -1,5 +1,7 @@
 //! [`StepRecord`]: what a step gave, and what it was made of.
 
+use std::collections::BTreeSet;
+
 use super::document::{BadDocument, Reader, Writer};
 use super::{Error, Result, Store, layout};
 use crate::digest::Digest;
@@ -70,6 +72,20 @@ impl Store {
             Some(record) if self.has_tree(&record.tree)? => Ok(Some(record)),
             _ => Ok(None),
         }
+    }
+
+    /// Returns the archives that the steps unpacked which gave one of `trees`, as far as that is known.
+    pub(crate) fn sources_of(&self, trees: &BTreeSet<Digest>) -> Result<BTreeSet<Digest>> {
+        let mut sources = BTreeSet::new();
+        for key in self.digests(layout::STEPS)? {
+            // A record that is damaged says nothing.
+            if let Ok(Some(record)) = self.step_record(&key)
+                && trees.contains(&record.tree)
+            {
+                sources.extend(record.named_digests());
+            }
+        }
+        Ok(sources)
     }
 
     /// Returns what is known of a step.

@@ -155,6 +155,7 @@ impl Store {
         self.format.dress(&data, &meta)?;
         let file = self.full(new.create_file(layout::VOLUME_DOCUMENT, 0o600))?;
         self.full(file::write(&file, document.encode().as_bytes()))?;
+        // Whatever the durability: nobody can make a volume again.
         self.full(self.dir.sync_filesystem())?;
         self.full(exists(self.dir.make_dir(layout::VOLUMES, 0o700)))?;
         let renamed = dir.rename("new", &self.dir, volume_path(name));

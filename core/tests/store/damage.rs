@@ -4,7 +4,7 @@ use super::*;
 
 /// Returns the damages that are found in the store, as path below it and reason, and who is hurt.
 fn damages(store: &Store) -> Vec<(String, String, Vec<String>)> {
-    let found = verify(store, &()).unwrap().damages;
+    let found = verify(store, None, &()).unwrap().damages;
     let below = |path: &Path| path.strip_prefix(store.path()).unwrap().display().to_string();
     found
         .into_iter()
@@ -54,7 +54,7 @@ fn what_stands_in_the_place_of_a_folder_or_file_is_named_and_can_be_made_again()
     assert!(found.iter().any(|(path, ..)| *path == source), "{found:?}");
     assert!(matches!(store.has_rootfs(&digest), Err(Error::Damaged { .. })));
 
-    discard(&store, &verify(&store, &()).unwrap(), &()).unwrap();
+    discard(&store, &verify(&store, None, &()).unwrap(), &()).unwrap();
     filled(&store, "sample");
     assert_eq!(damages(&store), []);
     assert!(store.has_rootfs(&digest).unwrap() && store.has_conf(&id).unwrap());
@@ -77,7 +77,7 @@ fn a_conf_folder_that_lacks_something_is_named_and_can_be_made_again() {
     let named = format!("`{}` is damaged: it is missing", etc.display());
     assert_eq!(error.to_string(), named);
 
-    discard(&store, &verify(&store, &()).unwrap(), &()).unwrap();
+    discard(&store, &verify(&store, None, &()).unwrap(), &()).unwrap();
     assert!(!store.has_conf(&id).unwrap());
     filled(&store, "sample");
     assert_eq!(damages(&store), []);

@@ -79,7 +79,7 @@ fn the_folder_of_a_real_root_filesystem_is_what_its_text_says() {
         seen += 1;
         let (_temp, store) = fresh();
         let tree = unpacked(&store, &archive);
-        assert_eq!(verify(&store, &()).unwrap().damages, [], "{archive:?}");
+        assert_eq!(verify(&store, None, &()).unwrap().damages, [], "{archive:?}");
         let again = unpacked(&fresh().1, &archive);
         assert_eq!(tree.digest(), again.digest(), "{archive:?}");
         if owners() == Owners::Native

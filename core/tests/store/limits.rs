@@ -85,7 +85,7 @@ fn a_process_killed_at_any_moment_leaves_a_whole_store() {
         worker.kill().unwrap();
         worker.wait().unwrap();
         let store = Store::open(&path, owners()).unwrap();
-        assert_eq!(verify(&store, &()).unwrap().damages, []);
+        assert_eq!(verify(&store, None, &()).unwrap().damages, []);
         let names = |folder: &Path| -> Vec<String> {
             let entries = fs_err::read_dir(folder).unwrap();
             entries
@@ -102,7 +102,7 @@ fn a_process_killed_at_any_moment_leaves_a_whole_store() {
     }
     let store = Store::open(&path, owners()).unwrap();
     gc(&store, Policy::default(), &()).unwrap();
-    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(verify(&store, None, &()).unwrap().damages, []);
     assert_eq!(fs_err::read_dir(path.join("trash")).unwrap().count(), 0);
     assert_eq!(fs_err::read_dir(path.join("scratch")).unwrap().count(), 0);
 }
@@ -136,7 +136,7 @@ fn builds_and_gc_at_once_do_not_harm_each_other() {
         done.store(true, Ordering::Relaxed);
     });
     let store = Store::open(&path, owners()).unwrap();
-    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(verify(&store, None, &()).unwrap().damages, []);
     for named in store.refs().unwrap() {
         let image = store.image(&named.image).unwrap();
         assert!(store.has_rootfs(&image.tree).unwrap());
@@ -220,7 +220,7 @@ fn single_id_worker() {
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     files[2].1.keep_xattr(b"security.capability", &capability);
     let (tree, id) = try_to_fill(&store, "owned", files).unwrap();
-    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(verify(&store, None, &()).unwrap().damages, []);
     let root = store.rootfs_path(&tree.digest());
     assert_eq!(fs_err::read(root.join("nobody-reads")).unwrap(), b"but root");
     let setuid = fs_err::metadata(root.join("setuid")).unwrap();
@@ -274,7 +274,7 @@ fn full_disk_worker() {
         assert!(matches!(done, Ok(_) | Err(Error::Full { .. })), "{done:?}");
         outcomes.insert(done.is_ok());
         fs_err::remove_file(&ballast).unwrap();
-        assert_eq!(verify(&store, &()).unwrap().damages, []);
+        assert_eq!(verify(&store, None, &()).unwrap().damages, []);
         gc(&store, Policy::default(), &()).unwrap();
     }
     assert_eq!(
@@ -317,7 +317,7 @@ fn a_file_with_more_names_than_the_filesystem_allows_is_copied() {
     let inodes: BTreeSet<u64> = (0..65_100)
         .map(|at| inode(&root.join(format!("{:02}/{at}", at % 50))))
         .collect();
-    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(verify(&store, None, &()).unwrap().damages, []);
     match inodes.len() {
         1 => skip("a filesystem that limits links"),
         // ext4 allows 65000 names; one is the object's.
@@ -341,5 +341,5 @@ fn more_attributes_than_a_file_can_have_are_not_a_full_disk() {
     let told =
         "the filesystem that holds the store does not hold all extended attributes of a file (40, 2400";
     assert!(text.starts_with(told), "{text}");
-    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(verify(&store, None, &()).unwrap().damages, []);
 }

@@ -17,6 +17,7 @@ use mk_core::tree::Tree;
 use mk_core::unpack::{self, BadArchive, Body, Limits};
 
 mod damage;
+mod durability;
 mod fixtures;
 mod limits;
 
@@ -216,7 +217,7 @@ fn times_that_no_filesystem_holds_do_no_harm() {
     stage.commit().unwrap();
     let digest = store.put_tree(&tree).unwrap();
     rootfs::checkout(&store, &digest, &tree, &()).unwrap();
-    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(verify(&store, None, &()).unwrap().damages, []);
     let before = fs_err::metadata(store.rootfs_path(&digest).join("1/file")).unwrap();
     assert_eq!(before.mtime(), -1);
 }
@@ -345,7 +346,7 @@ fn gc_keeps_what_a_name_needs_and_removes_the_rest() {
     assert_eq!(did.kept[&Stored::Steps].items, 2);
     assert!(store.source(&source).unwrap().is_some());
     assert!(store.has_tree(&between).unwrap());
-    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(verify(&store, None, &()).unwrap().damages, []);
 
     assert!(store.remove_ref("keep").unwrap());
     let lease = store.lease(&id).unwrap();
@@ -372,7 +373,7 @@ fn gc_keeps_what_a_name_needs_and_removes_the_rest() {
 fn verify_names_what_is_damaged_and_whom_it_hurts() {
     let (_temp, store) = fresh();
     let (tree, id) = filled(&store, "sample");
-    let found = verify(&store, &()).unwrap();
+    let found = verify(&store, None, &()).unwrap();
     assert_eq!((found.objects, found.trees, found.images), (3, 1, 1));
     assert_eq!(found.damages, []);
     let root = store.rootfs_path(&tree.digest());
@@ -384,7 +385,7 @@ fn verify_names_what_is_damaged_and_whom_it_hurts() {
             .unwrap()
     };
     let check = |path: &Path, why: &str| {
-        let damages = verify(&store, &()).unwrap().damages;
+        let damages = verify(&store, None, &()).unwrap().damages;
         let damage = damages.iter().find(|damage| damage.path == path);
         let damage = damage.unwrap_or_else(|| panic!("no {path:?} in {damages:?}"));
         assert!(damage.why.contains(why), "{damage:?}");
@@ -406,7 +407,7 @@ fn verify_names_what_is_damaged_and_whom_it_hurts() {
     fs_err::write(&secret, "secret\n").unwrap();
     check(Path::new(&secret), "its metadata is");
     opened.file().set_modified(time).unwrap();
-    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(verify(&store, None, &()).unwrap().damages, []);
 
     // The folder.
     fs_err::remove_file(root.join("bin-link")).unwrap();
@@ -421,7 +422,7 @@ fn verify_names_what_is_damaged_and_whom_it_hurts() {
 
     // Policy is gone.
     fs_err::remove_file(object("")).unwrap();
-    let missing = verify(&store, &()).unwrap().damages;
+    let missing = verify(&store, None, &()).unwrap().damages;
     assert!(
         missing
             .iter()
@@ -439,7 +440,7 @@ fn verify_names_what_is_damaged_and_whom_it_hurts() {
     fs_err::write(store.path().join("images").join(id.to_string()), "x").unwrap();
     check(&store.path().join("images").join(id.to_string()), "does not hash");
     fs_err::write(store.path().join("refs/sample"), "x").unwrap();
-    let damages = verify(&store, &()).unwrap().damages;
+    let damages = verify(&store, None, &()).unwrap().damages;
     let damage = damages
         .iter()
         .find(|damage| damage.path.ends_with("refs/sample"))
@@ -451,10 +452,10 @@ fn verify_names_what_is_damaged_and_whom_it_hurts() {
     );
 
     // All of it can go, and be made again.
-    let found = verify(&store, &()).unwrap();
-    assert!(discard(&store, &found, &()).unwrap() > 3);
+    let found = verify(&store, None, &()).unwrap();
+    assert!(discard(&store, &found, &()).unwrap().removed > 3);
     filled(&store, "sample");
-    assert_eq!(verify(&store, &()).unwrap().damages, []);
+    assert_eq!(verify(&store, None, &()).unwrap().damages, []);
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn plan(store: &Store, policy: &Policy, clear: bool, files: &mut Files) -> Resul
 }
 
 /// Returns the images whose lease somebody holds. With `clear`, and nobody at work, deletes the leases that nobody holds.
-fn leased(store: &Store, clear: bool) -> Result<BTreeSet<Digest>> {
+pub(super) fn leased(store: &Store, clear: bool) -> Result<BTreeSet<Digest>> {
     let leases = store.dir.open_dir(layout::LEASES)?;
     let mut held = BTreeSet::new();
     for image in store.digests(layout::LEASES)? {

@@ -1,5 +1,5 @@
-//! Reads everything again and reports what does not match its name, with the images that it hurts. [`discard`] takes the
-//! damaged away, so that the next build makes it again.
+//! Reads everything again and reports what does not match its name, with the images that it hurts. [`mend`]: what is damaged is put
+//! right or taken away.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -11,8 +11,12 @@ use crate::sys::file::FileKind;
 use crate::tree::{NodeKind, Tree};
 use crate::watch::Watch;
 
+mod mend;
 mod objects;
 mod rootfs;
+
+pub(crate) use mend::Lost;
+pub use mend::{Discarded, discard, is_gone};
 
 /// What was read, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -44,58 +48,27 @@ pub struct Damage {
     pub trees: Vec<Digest>,
 }
 
-/// Reads the whole store. Builds may go on meanwhile; gc waits.
-pub fn verify(store: &Store, watch: &dyn Watch) -> Result<Verified> {
-    let _hold = store.hold(watch)?;
+/// Returns the files of an image's conf folder, with what each holds.
+pub type ConfFiles = fn(&super::Image) -> Vec<(&'static str, String)>;
+
+/// Reads the whole store. Builds may go on meanwhile; gc waits. Of conf folders it is only seen whether all is there, unless
+/// `conf` says what they hold.
+pub fn verify(store: &Store, conf: Option<ConfFiles>, watch: &dyn Watch) -> Result<Verified> {
+    let _hold = store.hold_unchecked(watch)?;
     let mut check = Check::new(store);
     // Names first: what a build adds meanwhile has no name yet, or all that it needs.
     check.refs()?;
     check.images()?;
     check.steps()?;
     check.trees_and_rootfs()?;
-    check.conf()?;
+    check.conf(conf)?;
+    check.folders()?;
     check.sources()?;
-    Ok(check.finish())
-}
-
-/// Removes what is damaged and what cannot be whole without it, so that a build makes it again. Returns how many
-/// files and folders of the store went. Waits until no build is under way.
-pub fn discard(store: &Store, verified: &Verified, watch: &dyn Watch) -> Result<u64> {
-    let alone = store.alone(watch)?;
-    let trash = store.stage_trash()?;
-    let doomed: BTreeSet<PathBuf> = verified
-        .damages
-        .iter()
-        .flat_map(|damage| doomed(store, damage))
-        .collect();
-    let mut removed = 0;
-    for path in doomed {
-        let moved = store.dir.rename(&path, trash.dir(), removed.to_string());
-        removed += u64::from(super::none_if_missing(moved)?.is_some());
+    let verified = check.finish();
+    if verified.damages.is_empty() {
+        store.settle()?;
     }
-    drop(alone);
-    drop(trash);
-    Ok(removed)
-}
-
-/// Returns what goes with a damage, seen from the store.
-fn doomed(store: &Store, damage: &Damage) -> Vec<PathBuf> {
-    let path = damage.path.strip_prefix(&store.path).unwrap_or(&damage.path);
-    // Of a rootfs or a conf the whole folder: with one file less it would pass for whole.
-    let names = if path.starts_with(layout::OBJECTS) { 3 } else { 2 };
-    let mut doomed = vec![path.iter().take(names).collect()];
-    for tree in &damage.trees {
-        // A step whose tree is not there is done again.
-        doomed.push(PathBuf::from(format!("{}/{tree}", layout::TREES)));
-        doomed.push(PathBuf::from(format!("{}/{tree}", layout::ROOTFS)));
-    }
-    doomed
-}
-
-/// Whether a damage leaves nothing to discard: something is missing, and so is all that needs it.
-pub fn is_gone(store: &Store, damage: &Damage) -> bool {
-    let is_there = |path: PathBuf| fs_err::symlink_metadata(store.path.join(path)).is_ok();
-    !doomed(store, damage).into_iter().any(is_there)
+    Ok(verified)
 }
 
 /// What is hurt by a damage, before it is known which images those are.
@@ -297,13 +270,42 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn conf(&mut self) -> Result<()> {
+    fn conf(&mut self, files: Option<ConfFiles>) -> Result<()> {
         for digest in self.digests(layout::CONF, |_| false)? {
             let etc = format!("{}/{digest}/etc", layout::CONF);
+            let texts = match (files, self.images.get(&digest.into())) {
+                (Some(files), Some(image)) => files(image),
+                _ => Vec::new(),
+            };
             for name in ["hosts", "hostname", "resolv.conf"] {
                 let found = self.store.dir.look(format!("{etc}/{name}"));
                 if !matches!(found, Ok(Some(stat)) if stat.kind == FileKind::File) {
                     self.damage(&etc, name, "it is missing", Hurt::Image(digest.into()));
+                    continue;
+                }
+                let text = texts.iter().find(|(of, _)| *of == name);
+                let limit = text.map_or(0, |(_, text)| text.len() as u64 + 1);
+                if let Some((_, text)) = text
+                    && self.store.read(&etc, name, limit)?.as_deref() != Some(text.as_bytes())
+                {
+                    let why = "it does not hold what its image says";
+                    self.damage(&etc, name, why, Hurt::Image(digest.into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Without both of its folders an image does not run. One that has a name has got them before.
+    fn folders(&mut self) -> Result<()> {
+        for id in self.names.keys().copied().collect::<Vec<_>>() {
+            let Some(tree) = self.images.get(&id).map(|image| image.tree) else {
+                continue;
+            };
+            let (tree, image) = (tree.to_string(), id.to_string());
+            for (folder, name) in [(layout::ROOTFS, &tree), (layout::CONF, &image)] {
+                if self.store.dir.look(format!("{folder}/{name}"))?.is_none() {
+                    self.damage(folder, name, "it is missing", Hurt::Image(id));
                 }
             }
         }
