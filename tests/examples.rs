@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::docs::{Desk, Reader};
 use crate::harness::{Output, Sandbox, needs};
 
-fn checkout() -> PathBuf {
+/// What Containerfile.toml at the top of the repository takes for the name of cargo's folder, unless it is told.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+pub(crate) fn checkout() -> PathBuf {
     fs_err::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap()
 }
 
