@@ -244,7 +244,7 @@ fn checkout() -> PathBuf {
 }
 
 /// Copies a folder without what git does not keep.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs_err::create_dir(to).unwrap();
     for entry in fs_err::read_dir(from).unwrap() {
         let entry = entry.unwrap();
