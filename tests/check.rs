@@ -35,28 +35,35 @@ uid = 1000
     sandbox.verify();
 }
 
-/// What is not reproducible, with the file in which it shows.
+/// What is not reproducible and is found for everyone, each writing what comes of it to `/impure`. What depends on the ids
+/// of whoever builds is [below](what_depends_on_who_builds_is_found).
 const IMPURE: [(&str, &str); 11] = [
     ("date", "date >/impure"),
     ("random bytes", "head -c 16 /dev/urandom >/impure"),
     ("host name", "hostname >/impure"),
-    ("process number", "echo $$ >/impure"),
+    ("pid", "echo $$ >/impure"),
     (
-        "order of a folder",
+        "directory order",
         "mkdir /d; for i in 1 2 3 4 5 6 7 8 9; do echo >/d/$i; done; find /d >/impure",
     ),
     ("$RANDOM", "echo $RANDOM$RANDOM >/impure"),
-    ("time zone", "date -d @0 >/impure"),
     ("locale", "echo $LC_ALL >/impure"),
+    // The header of a .pyc (PEP 552): a magic number, flags, and when its source was changed.
     (
-        "time of a file in another, as .pyc has it",
-        "echo >/src; stat -c %Y /src >/impure",
+        ".pyc times",
+        "echo x=1 >/x.py; (echo a70d0d0a00000000; printf %08x $(stat -c %Y /x.py)) | xxd -r -p >/impure",
+    ),
+    // A table that is listed in the order of its hashes, with a seed that is new each time.
+    (
+        "hash seeds",
+        "s=$(od -An -N8 -tx8 /dev/urandom); for k in a b c d e f g h i j k l m n; do \
+         echo $(echo $s$k | cksum) $k; done | sort | cut -d \" \" -f 3 >/impure",
     ),
     (
-        "address, as a seed of hashes",
+        "hash seeds from an address",
         "grep -m1 stack /proc/self/maps >/impure",
     ),
-    ("clock since the start", "cut -d. -f1 /proc/uptime >/impure"),
+    ("time zone", "date -d @0 >/impure"),
 ];
 
 #[test]
@@ -75,14 +82,35 @@ fn what_depends_on_its_surroundings_is_found_with_its_file() {
 }
 
 #[test]
+fn the_clocks_since_the_start_of_the_machine_are_put_on_by_weeks() {
+    let Some(sandbox) = boxed("") else { return };
+    if !std::path::Path::new("/proc/self/ns/time").exists() {
+        return needs::skipped("time namespaces");
+    }
+    let (code, told) = check(&sandbox, "[[step]]\nrun = 'cut -d. -f1 /proc/uptime >/impure'\n");
+    assert_eq!(code, Some(1), "{told}");
+    let seconds = |sign: &str| {
+        let mut lines = told.lines().filter_map(|line| line.trim().strip_prefix(sign));
+        lines.find_map(|number| number.parse::<u64>().ok()).unwrap()
+    };
+    assert!(seconds("+") > seconds("-") + 30 * 24 * 3600, "{told}");
+}
+
+/// A uid leak: which ids root has, and whom the machine thinks a file belongs to.
+#[test]
 fn what_depends_on_who_builds_is_found() {
     let Some(sandbox) = boxed("") else { return };
     if !needs::is_root() {
         return needs::skipped("root, to be somebody else");
     }
-    let (code, told) = check(&sandbox, "[[step]]\nrun = 'cat /proc/self/uid_map >/impure'\n");
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.contains("C /impure: content"), "{told}");
+    for command in [
+        "cat /proc/self/uid_map >/impure",
+        "stat -c %u /sys/kernel >/impure",
+    ] {
+        let (code, told) = check(&sandbox, &format!("[[step]]\nrun = '{command}'\n"));
+        assert_eq!(code, Some(1), "{command}: {told}");
+        assert!(told.contains("C /impure: content"), "{command}: {told}");
+    }
 }
 
 #[test]

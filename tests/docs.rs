@@ -7,12 +7,14 @@
 //! README.md from nothing, the others with `busybox` built. A block that opens with ```` ```console (root) ```` or
 //! ```` ```console (user) ```` is only for root or only for anyone else. One that opens with ```` ```console (network) ````
 //! changes the network of the machine, and is only for root: then all of its file is typed on a host of the test's own,
-//! which is gone afterwards ([`World`]). `cargo run --release --` calls the `mk` that is being tested.
+//! which is gone afterwards ([`World`]). `cargo run --release --` calls the `mk` that is being
+//! tested, and `cargo build --release` has made it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::examples::TARGET;
 use crate::harness::world::World;
 use crate::harness::{Sandbox, needs};
 
@@ -140,11 +142,15 @@ impl Desk {
         }
         let bin = sandbox.work().join("bin");
         fs_err::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mk"), bin.join("mk")).unwrap();
-        let cargo = "#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || exit 1\nshift 3\nexec mk \"$@\"\n";
+        let cargo = "#!/bin/sh\n[ \"$*\" = 'build --release' ] && exit\n\
+                     [ \"$1 $2 $3\" = 'run --release --' ] || exit 1\nshift 3\nexec mk \"$@\"\n";
         fs_err::write(bin.join("cargo"), cargo).unwrap();
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs_err::set_permissions(bin.join("cargo"), executable).unwrap();
         copy(&checkout(), &sandbox.work().join("mk"));
+        let release = sandbox.work().join("mk/target").join(TARGET).join("release");
+        fs_err::create_dir_all(&release).unwrap();
+        fs_err::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mk"), release.join("mk")).unwrap();
         Self { sandbox }
     }
 
@@ -238,7 +244,7 @@ fn checkout() -> PathBuf {
 }
 
 /// Copies a folder without what git does not keep.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs_err::create_dir(to).unwrap();
     for entry in fs_err::read_dir(from).unwrap() {
         let entry = entry.unwrap();

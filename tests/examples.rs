@@ -2,11 +2,15 @@
 //! sources can be had without a network, and does what its README shows.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use crate::docs::{Desk, Reader};
+use crate::docs::{self, Desk, Reader};
 use crate::harness::{Output, Sandbox, needs};
 
-fn checkout() -> PathBuf {
+/// What Containerfile.toml at the top of the repository takes for the name of cargo's folder, unless it is told.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+pub(crate) fn checkout() -> PathBuf {
     fs_err::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap()
 }
 
@@ -133,4 +137,70 @@ fn every_example_does_what_its_page_shows() {
         faults.extend(Desk::new().faults(&name, &text, reader));
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn the_list_of_examples_has_every_one() {
+    let list = fs_err::read_to_string(checkout().join("examples/README.md")).unwrap();
+    let listed: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("| [")?.split(']').next())
+        .collect();
+    let mut there: Vec<String> = examples()
+        .iter()
+        .map(|folder| folder.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert!(there.len() >= 8, "{there:?}");
+    for name in &listed {
+        there.retain(|folder| folder != name);
+    }
+    assert!(there.is_empty(), "not listed: {there:?}");
+}
+
+/// Returns cargo, where this user may call it: it is in the home of whoever compiled the tests.
+fn cargo() -> Option<&'static Path> {
+    let cargo = Path::new(env!("CARGO"));
+    let works = Command::new(cargo)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match works {
+        Ok(status) if status.success() => Some(cargo),
+        _ => {
+            needs::skipped("a cargo of one's own");
+            None
+        }
+    }
+}
+
+#[test]
+fn the_fixture_serves_the_tests_of_another_project() {
+    if needs::fixture(needs::FIXTURES[0]).is_none() || !needs::namespaces() {
+        return;
+    }
+    let Some(cargo) = cargo() else { return };
+    let sandbox = Sandbox::new();
+    let project = sandbox.work().join("project");
+    docs::copy(&checkout().join("examples/fixture"), &project);
+    let mk = sandbox.command();
+    let folders = [cargo, Path::new(mk.get_program())].map(|program| program.parent().unwrap().display());
+    let mut test = Command::new(cargo);
+    test.args(["test", "--offline", "--locked", "--quiet"])
+        .current_dir(&project)
+        .stdin(Stdio::null())
+        .env_clear();
+    test.envs(mk.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .env("PATH", format!("{}:{}:/usr/bin:/bin", folders[0], folders[1]))
+        .env("RUSTC", cargo.with_file_name("rustc"))
+        .env("CARGO_HOME", sandbox.home().join("cargo"))
+        .env("MK_SOURCES", needs::sources())
+        .env("all_proxy", "http://127.0.0.1:9");
+    let output = sandbox.output("cargo test", &mut test).ok();
+    assert!(output.stdout.contains("2 passed; 0 failed"), "{output}");
+    // The fixture that it tested on is in the store, as what its recipe says.
+    let built = sandbox.mk_with(["build", "project/Containerfile.toml"], |command| {
+        command.env("MK_SOURCES", needs::sources());
+    });
+    assert!(built.ok().stderr.contains("nothing to do"));
 }

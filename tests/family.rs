@@ -166,6 +166,32 @@ into = '/lib'
 }
 
 #[test]
+fn the_whole_of_another_tree_is_taken_by_its_root() {
+    let sandbox = Sandbox::new();
+    sandbox.write("base.toml", format!("{BASE}[[step]]\ndir = '/'\nmode = '0711'\n"));
+    for (place, into) in ["/in/it", "/in/it/", "/"].into_iter().enumerate() {
+        sandbox.write(
+            "app.toml",
+            format!("[[step]]\ncopy = {{ from = 'base', path = '/' }}\ninto = '{into}'\n"),
+        );
+        sandbox.build_with("app.toml", &["--name", &format!("app-{place}")]);
+    }
+    for app in ["app-0", "app-1"] {
+        let tree = sandbox.tree(app);
+        for expected in [
+            "./in/it type=dir mode=0711",
+            "./in/it/etc/base type=file mode=0640 uid=3 gid=4 time=9.0",
+        ] {
+            assert!(tree.contains(expected), "{expected}: {tree}");
+        }
+    }
+    // Into the root, it is the same tree again.
+    sandbox.build("base.toml");
+    assert_eq!(sandbox.tree("app-2"), sandbox.tree("base"));
+    sandbox.verify();
+}
+
+#[test]
 fn a_step_that_takes_a_part_is_cached_where_only_the_rest_changed() {
     let sandbox = Sandbox::new();
     let builder = |other: &str| {
@@ -222,6 +248,29 @@ fn recipes_that_do_not_depend_on_each_other_are_built_by_their_own_locks() {
     assert_eq!(count(r#""recipe":"a""#), 2, "{}", built.stderr);
     let names: Vec<String> = paths(&sandbox, "app");
     assert_eq!(names.len(), 5, "{names:?}");
+}
+
+#[test]
+fn a_recipe_says_what_its_image_is_called() {
+    let sandbox = Sandbox::new();
+    let recipe = "name = 'app'\n[[step]]\nwrite = '/app'\ntext = ''\n";
+    for folder in ["one", "another folder"] {
+        sandbox.write(format!("{folder}/Containerfile.toml"), recipe);
+        let built = sandbox.mk_with(["build", "-q"], |command| {
+            command.current_dir(sandbox.work().join(folder));
+        });
+        assert!(built.ok().stdout.starts_with("app "));
+    }
+    // The command line has the last word, and a name is no part of what it names.
+    let other = sandbox.build_with("one/Containerfile.toml", &["--name", "other"]);
+    assert!(sandbox.mk(["images"]).ok().stdout.lines().count() == 3);
+    assert_eq!(sandbox.build("one/Containerfile.toml").image, other.image);
+    sandbox.write("bad.toml", recipe.replace("'app'", "'My App'"));
+    let told = sandbox.mk(["build", "bad.toml"]);
+    assert!(
+        told.stderr.contains("line 1, column 8") && told.stderr.contains("`My App` cannot name an image"),
+        "{told}"
+    );
 }
 
 #[test]

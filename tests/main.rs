@@ -42,6 +42,9 @@ mod plan;
 /// The schema for editors.
 mod schema;
 
+/// The examples of docs/recipe.md: whether they are all there, and whether they can be built.
+mod reference;
+
 /// What images take.
 mod du;
 

@@ -418,8 +418,8 @@ fn of_step(error: &StepError) -> Option<String> {
         }
         (Step::Workdir, Errno::NOENT) => "`-w DIR` names a folder of the image; a volume makes one".into(),
         (Step::Mount | Step::Root | Step::Scratch, Errno::PERM | Errno::ACCESS) if in_a_container() => {
-            "mk runs in a container that forbids mounts: start that with `--privileged`, or with \
-             `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`"
+            "mk runs in a container that forbids mounts: start that with `mk run --nesting`; with other tools, with \
+             `--privileged`, or `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`"
                 .into()
         }
         _ => return None,
@@ -533,7 +533,7 @@ pub(crate) fn of_reason(reason: Reason) -> &'static str {
         }
         Reason::NotBuilt => "a kernel with CONFIG_USER_NS, or mk as root",
         Reason::Unknown => {
-            "in a container, its seccomp filter forbids it: start that with `--privileged` (Docker and Podman also take \
+            "in a container, its seccomp filter forbids it: start that with `mk run --nesting` (Docker and Podman take \
              `--security-opt seccomp=unconfined`); in a chroot, leave it; or call mk as root"
         }
     }

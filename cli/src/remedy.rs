@@ -122,7 +122,7 @@ fn forbidden(words: Words, place: &Place<'_>) -> Words {
     if place.contained {
         words
             .instead("the container that mk runs in forbids it")
-            .enable("start that container with `--privileged`, or with `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`")
+            .enable("start that container with `mk run --nesting`; with other tools, with `--privileged`, or `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`")
     } else {
         words.instead("a seccomp filter, a security module or the kernel's configuration forbids it")
     }

@@ -394,6 +394,11 @@ fn joined(spec: &RunSpec, partner: &mut Option<Partner>) -> Result<Option<(Owned
     }
 }
 
+/// Whether this process is in a user namespace other than the machine's first, and so no root of the machine.
+pub fn in_user_namespace() -> Result<bool, Error> {
+    Ok(!Mapped::look().map_err(Error::Image)?.first)
+}
+
 /// Returns the ids that there are in the container: the caller's, or some of its own.
 fn container_ids(spec: &RunSpec) -> Result<Mapped, Error> {
     let outside = Mapped::look().map_err(Error::Image)?;

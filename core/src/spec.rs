@@ -71,8 +71,11 @@ pub struct Asked {
     pub mounts: Vec<Extra>,
     /// Where writes go that are to no volume.
     pub scratch: ScratchKind,
-    /// Whose ids the container has.
-    pub userns: Userns,
+    /// Whose ids the container has; `None`: the caller's, unless it may make containers of its own and the caller is root
+    /// of the machine.
+    pub userns: Option<Userns>,
+    /// Whether the caller is in a user namespace other than the machine's first, and so no root of the machine.
+    pub in_user_namespace: bool,
     /// How long a program may take to end after it was asked to; left out: ten seconds.
     pub stop_timeout: Option<Duration>,
     /// How much of the machine it may take.
@@ -174,6 +177,11 @@ pub enum Error {
         /// As written.
         path: String,
     },
+    /// Containers in a container, whose root is root of the machine.
+    #[error(
+        "`--userns host` does not go with nesting, which is to give no power over the machine: `--privileged` gives that"
+    )]
+    NestingOfHost,
     /// Privileges that contradict each other.
     #[error(transparent)]
     Privileges(#[from] privileges::Error),
@@ -246,7 +254,12 @@ impl RunSpec {
             Some(name) => check_host_name(name)?,
             None => image_name.to_owned(),
         };
-        let privileges = Privileges::new(asked.privileges)?;
+        let nesting = asked.privileges.nesting.unwrap_or(defaults.nesting);
+        let userns = userns(asked.userns, nesting, asked.in_user_namespace)?;
+        let privileges = Privileges::new(privileges::Asked {
+            nesting: Some(nesting),
+            ..asked.privileges
+        })?;
         let network = network::Wanted {
             kind: asked
                 .network
@@ -273,9 +286,9 @@ impl RunSpec {
             network,
             read_only: asked.read_only,
             as_pid1: asked.as_pid1,
-            mounts: in_order(check_powers(asked.mounts, asked.userns, &privileges)?)?,
+            mounts: in_order(check_powers(asked.mounts, userns, &privileges)?)?,
             scratch: asked.scratch,
-            userns: asked.userns,
+            userns,
             stop_timeout: asked.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
             limits: asked.limits,
             privileges,
@@ -283,6 +296,17 @@ impl RunSpec {
             later_pids: asked.later_pids,
             input: asked.input,
         })
+    }
+}
+
+/// Whose ids a container has. One in which others are made may mount and change networks, and only ids of its own keep
+/// that from being power over the machine; who is not root of the machine has no such power to keep.
+fn userns(asked: Option<Userns>, nesting: bool, in_user_namespace: bool) -> Result<Userns, Error> {
+    match asked {
+        Some(Userns::Host) if nesting && !in_user_namespace => Err(Error::NestingOfHost),
+        Some(asked) => Ok(asked),
+        None if nesting && !in_user_namespace => Ok(Userns::Auto),
+        None => Ok(Userns::Host),
     }
 }
 
@@ -405,6 +429,42 @@ fn check_host_name(name: String) -> Result<String, Error> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn root_of_the_machine_makes_containers_in_containers_with_ids_of_their_own() {
+        let image = |nesting| RunDefaults {
+            nesting,
+            ..RunDefaults::default()
+        };
+        let spec = |image_asks, asks, userns, in_user_namespace| {
+            let asked = Asked {
+                userns,
+                in_user_namespace,
+                privileges: privileges::Asked {
+                    nesting: asks,
+                    ..privileges::Asked::default()
+                },
+                ..Asked::default()
+            };
+            let spec = RunSpec::new(&image(image_asks), &Conf::default(), asked)?;
+            Ok((spec.userns, spec.privileges.open_views))
+        };
+        let (host, auto) = (Some(Userns::Host), Some(Userns::Auto));
+        for (asked, found) in [
+            // What the image asks for, what the command line does, whose ids, and who calls.
+            ((false, None, None, false), Ok((Userns::Host, false))),
+            ((true, None, None, false), Ok((Userns::Auto, true))),
+            ((true, None, None, true), Ok((Userns::Host, true))),
+            ((true, Some(false), None, false), Ok((Userns::Host, false))),
+            ((false, Some(true), None, false), Ok((Userns::Auto, true))),
+            ((true, None, auto, false), Ok((Userns::Auto, true))),
+            ((true, None, host, true), Ok((Userns::Host, true))),
+            ((true, None, host, false), Err(Error::NestingOfHost)),
+        ] {
+            let (image, asks, userns, inside) = asked;
+            assert_eq!(spec(image, asks, userns, inside), found, "{asked:?}");
+        }
+    }
+
     fn spec(asked: Asked) -> Result<RunSpec, Error> {
         let defaults = RunDefaults {
             command: vec!["/bin/serve".into()],
@@ -412,6 +472,7 @@ mod tests {
             workdir: Some("/srv".into()),
             user: Some("app".into()),
             network: Some(Network::Host),
+            nesting: false,
         };
         let conf = Conf {
             hostname: Some("box".into()),
@@ -507,7 +568,7 @@ mod tests {
             let volume = Volume::parse(OsStr::new(&format!("/a:/b:{options}"))).unwrap();
             let asked = Asked {
                 mounts: vec![Extra::Volume(volume)],
-                userns,
+                userns: Some(userns),
                 ..Asked::default()
             };
             assert_eq!(spec(asked).is_ok(), fits, "{options} {userns:?}");

@@ -73,6 +73,7 @@ impl Place {
             .collect();
         let recipe = Recipe {
             description: None,
+            name: None,
             parent: None,
             args: BTreeMap::new(),
             epoch: None,
@@ -344,6 +345,7 @@ fn a_pin_that_is_not_wanted_now_stays_until_all_are_renewed() {
     };
     let recipe = Recipe {
         description: None,
+        name: None,
         parent: None,
         args: BTreeMap::new(),
         epoch: None,

@@ -22,6 +22,12 @@ pub(crate) struct PrivilegeArgs {
     /// Let set-user-id programs and file capabilities have their effect
     #[arg(long)]
     allow_new_privileges: bool,
+    /// Let it make containers of its own; it has no power over the machine by that
+    #[arg(long, overrides_with = "no_nesting")]
+    nesting: bool,
+    /// Do not let it, where the image asks for that
+    #[arg(long, overrides_with = "nesting")]
+    no_nesting: bool,
     /// Give it all that you have: every capability and system call, all of /proc and /sys
     #[arg(long)]
     privileged: bool,
@@ -33,6 +39,7 @@ impl From<PrivilegeArgs> for Asked {
             add: args.cap_add,
             drop: args.cap_drop,
             privileged: args.privileged,
+            nesting: (args.nesting || args.no_nesting).then_some(args.nesting),
             new_privileges: args.allow_new_privileges,
             seccomp: args.seccomp,
         }

@@ -193,7 +193,7 @@ mod tests {
     fn run(words: &[&str]) -> Run {
         let cli = Cli::try_parse_from(["mk", "run"].iter().chain(words)).unwrap();
         match cli.command {
-            Command::Run(run) => *run,
+            Command::Run(run) => *run.0,
             other => panic!("{other:?} is not `run`"),
         }
     }

@@ -1,6 +1,7 @@
 //! `mk build` and `mk lock`: a recipe becomes an image, and its sources are pinned on the way.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
@@ -11,7 +12,8 @@ use mk_core::compare::Side;
 use mk_core::fetch;
 use mk_core::plan::lock::Lock;
 use mk_core::process;
-use mk_core::recipe::{self, Recipe};
+use mk_core::recipe::mistake::{Mistake, Mistakes};
+use mk_core::recipe::{self, Location, Recipe, Verb};
 use mk_core::spec::streams::{Streams, Wanted};
 use mk_core::store::image::check_name;
 use mk_core::store::{ImageId, Lease, Store};
@@ -271,7 +273,6 @@ impl Order {
         name: Option<&str>,
         policy: Policy,
     ) -> Result<Self, Failure> {
-        let name = name.unwrap_or(&found.name);
         let texts = found.read()?;
         let given: BTreeMap<String, String> = args
             .args
@@ -284,14 +285,15 @@ impl Order {
             Some(text) => Lock::parse(text).map_err(|bad| bad_lock(texts.lock_file.as_deref(), bad))?,
             None => Lock::default(),
         };
+        let name = name.or(recipe.name.as_deref()).unwrap_or(&found.name);
         check_name(name).map_err(|bad| {
             let (place, name) = (ui::quoted(&found.place), likely_name(name));
             Failing::new(bad.to_string()).hint(format!("name it, as in `mk build {place} --name {name}`"))
         })?;
         Ok(Self {
+            name: name.to_owned(),
             recipe,
             lock,
-            name: name.to_owned(),
             place: found.place.clone(),
             origin: found.origin(),
             text: texts.recipe,
@@ -307,6 +309,18 @@ impl Order {
         if let assemble::Error::Fetch(fetch::Error::Ignore { text, mistakes, .. }) = &error {
             let place = Path::new(&self.place).with_file_name(fetch::ignore::NAME);
             return Failure::Drawn(mistakes.render(&place.to_string_lossy(), text));
+        }
+        if let assemble::Error::Fetch(fetch::Error::Missing { path }) = &error
+            && let Some(span) = self.names(path)
+        {
+            let hint = "what a recipe reads lies beside it: paths start from its folder".to_owned();
+            let mistakes = Mistakes(vec![Mistake {
+                span,
+                what: error.to_string(),
+                expected: None,
+                hint: Some(hint),
+            }]);
+            return Failure::Drawn(mistakes.render(&self.place, &self.text));
         }
         let assemble::Error::Step { index, source, .. } = &error else {
             return error.into();
@@ -326,6 +340,37 @@ impl Order {
             .because(why)
             .hint(format!("the step begins in line {line} of `{}`", self.place))
             .into()
+    }
+
+    /// Returns where the recipe names `path`, which lies beside it: the path itself, or, where an argument is put into that,
+    /// the key that it stands behind.
+    fn names(&self, path: &Path) -> Option<Range<usize>> {
+        let is_it = |name: &&str| self.folder.join(name) == path;
+        let (span, name, key) = self.recipe.steps.iter().find_map(|step| {
+            let (name, key) = match &step.verb {
+                Verb::Copy { from, .. } => (Some(from.as_str()).filter(is_it), "copy"),
+                Verb::Unpack { source, .. } => match &source.location {
+                    Location::File(file) => (Some(file.as_str()).filter(is_it), "unpack"),
+                    Location::Url(_) => (None, ""),
+                },
+                Verb::Run(script) => (script.copies().find(is_it), "mounts"),
+                _ => (None, ""),
+            };
+            Some((step.span.clone(), name?, key))
+        })?;
+        let text = self.text.get(span.clone())?;
+        let quoted = ['"', '\''].map(|quote| format!("{quote}{name}{quote}"));
+        let found = quoted
+            .iter()
+            .find_map(|quoted| Some((text.find(quoted.as_str())?, quoted.len())));
+        let at_key = || {
+            let before = text.find(&format!("\n{key}"))?;
+            Some((before + 1, key.len()))
+        };
+        match found.or_else(at_key) {
+            Some((at, length)) => Some(span.start + at..span.start + at + length),
+            None => Some(span),
+        }
     }
 
     /// Completes the lock and writes it where it changed.

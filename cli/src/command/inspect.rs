@@ -63,6 +63,7 @@ fn document(store: &Store, id: &ImageId, image: &Image) -> Result<Value, Failure
             ("workdir", json!(run.workdir)),
             ("user", json!(run.user)),
             ("network", json!(run.network.as_ref().map(ToString::to_string))),
+            ("nesting", if run.nesting { json!(true) } else { Value::Null }),
         ]),
     });
     if !image.impure.is_empty() {

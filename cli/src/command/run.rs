@@ -43,7 +43,7 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     let settings = context.settings(&flags)?;
     let (word, dry_run) = (args.image.clone(), args.dry_run);
     let life = Life::of(&args.life)?;
-    let asked = asked(args, context)?;
+    let mut asked = asked(args, context)?;
     if let Some(kind) = &asked.network {
         asked.on_network.check(kind).map_err(spec::Error::from)?;
     }
@@ -60,6 +60,9 @@ pub(super) fn call(args: args::Run, context: &Context) -> Result<u8, Failure> {
     let (id, _lease) = image_of(&word, &settings, &store, context)?;
     let (mut rootfs, image) = laid_out(&word, id, &settings, &store, context)?;
     let shell = asked.command.is_empty() && image.run.command.is_empty();
+    if asked.privileges.nesting.unwrap_or(image.run.nesting) {
+        asked.in_user_namespace = enter::in_user_namespace().map_err(failed)?;
+    }
     let spec = RunSpec::new(&image.run, &image.conf, asked)?;
     attach_images(&mut rootfs, &spec, &settings, &store, context)?;
     rootfs
@@ -413,10 +416,11 @@ fn asked(args: args::Run, context: &Context) -> Result<Asked, Failure> {
         as_pid1: namespaces.as_pid1,
         mounts: volumes.chain(files.tmpfs.into_iter().map(Extra::Tmpfs)).collect(),
         scratch: files.scratch.unwrap_or_default(),
-        userns: match namespaces.userns {
-            None | Some(UsernsArg::Host) => Userns::Host,
-            Some(UsernsArg::Auto) => Userns::Auto,
-        },
+        userns: namespaces.userns.map(|asked| match asked {
+            UsernsArg::Host => Userns::Host,
+            UsernsArg::Auto => Userns::Auto,
+        }),
+        in_user_namespace: false,
         stop_timeout: life.stop_timeout,
         limits: limits.into(),
         privileges: privileges.into(),

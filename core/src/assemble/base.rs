@@ -47,10 +47,13 @@ pub(super) fn parts(
                 label: format!("copy {path} of {from}"),
                 source: Box::new(source),
             };
-            let folder = path.parent().unwrap_or_else(TreePath::root);
-            let folder = tree.follow(&folder).map_err(|error| failed(error.into()))?;
-            let real = folder.join(path.name().unwrap_or_default());
-            let real = real.map_err(|error| failed(error.into()))?;
+            let real = match (path.parent(), path.name()) {
+                (Some(folder), Some(name)) => {
+                    let folder = tree.follow(&folder).map_err(|error| failed(error.into()))?;
+                    folder.join(name).map_err(|error| failed(error.into()))?
+                }
+                _ => TreePath::root(),
+            };
             let part = tree.part(&real).map_err(|error| failed(error.into()))?;
             part.ok_or_else(|| {
                 failed(perform::Error::NotInBase {

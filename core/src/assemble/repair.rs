@@ -226,7 +226,8 @@ pub fn refetch(
     let _hold = store.hold_unchecked(watch)?;
     let mut fetched = BTreeSet::new();
     for Node { request, .. } in nodes {
-        let archives = resolve::archives(request.recipe, request.lock, &facts(request)?)?;
+        let facts = facts(request, store, watch)?;
+        let archives = resolve::archives(request.recipe, request.lock, &facts)?;
         let missing: Vec<Pinned> = archives
             .into_iter()
             .filter(|archive| wanted.contains(&archive.sha256) && !is_beside(archive))

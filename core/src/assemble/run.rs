@@ -178,6 +178,7 @@ impl Run<'_> {
             workdir: script.workdir.clone(),
             user: script.user.clone(),
             network: script.network.then_some(Network::Host),
+            nesting: false,
         };
         let asked = Asked {
             hostname: Some(host_name.to_owned()),
@@ -195,11 +196,11 @@ impl Run<'_> {
             scratch: ScratchKind::Disk,
             same_addresses: !self.varied,
             later_pids: self.varied,
-            userns: match (self.varied, self.store.format().owners) {
+            userns: Some(match (self.varied, self.store.format().owners) {
                 // Root is somebody else on the host then.
                 (true, Owners::Native) => Userns::Auto,
                 _ => Userns::Host,
-            },
+            }),
             ..Asked::default()
         };
         Ok(RunSpec::new(&defaults, &Conf::default(), asked)?)

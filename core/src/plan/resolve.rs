@@ -389,6 +389,7 @@ mod tests {
             .collect();
         Recipe {
             description: None,
+            name: None,
             parent: None,
             args: BTreeMap::new(),
             epoch: None,

@@ -268,6 +268,17 @@ pub(super) fn base(text: &str) -> Checked<Base> {
     }
 }
 
+/// The name of an image.
+pub(super) fn image_name(text: &str) -> Checked<String> {
+    match is_image_name(text) {
+        true => Ok(text.to_owned()),
+        false => wrong(
+            format!("{} cannot name an image", quoted(text)),
+            "up to 128 lower-case letters, digits, `.`, `_` and `-`, the first a letter or digit",
+        ),
+    }
+}
+
 /// Whether `text` can name an image: up to 128 lower-case letters, digits, `.`, `_` and `-`, the first a letter or digit.
 pub(crate) fn is_image_name(text: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_digit() || letter.is_ascii_lowercase();

@@ -166,6 +166,11 @@ pub(super) static TOP: &[Key] = &[
         "One line for people; no part of the image.",
     ),
     may(
+        "name",
+        Shape::Text(CACHE),
+        "What the image is called; no part of it. Unless given, as the file, or as its folder for Containerfile.toml.",
+    ),
+    may(
         "from",
         Shape::Text(FROM),
         "What the steps start from instead of nothing: the tree of another recipe or image, a folder, or an archive.",
@@ -223,7 +228,11 @@ pub(super) static TAKEN: &[Key] = &[
         Shape::Text(BASE),
         "The recipe or image whose tree it is taken from.",
     ),
-    need("path", Shape::Text(PATH), "Its path in that tree."),
+    need(
+        "path",
+        Shape::Text(PATH),
+        "Its path in that tree; \"/\" for all of it.",
+    ),
 ];
 
 /// What one of `mounts` may hold.
@@ -268,6 +277,11 @@ pub(super) static RUN: &[Key] = &[
         "network",
         Shape::Text(NETWORK),
         "`none`: a network namespace with loopback only (the default); `host`: the host's; `bridge`, `bridge:NAME`: one on a bridge that leads out; `private`, `private:NAME`: one on a bridge that leads nowhere else; `user`: what the caller can reach.",
+    ),
+    may(
+        "nesting",
+        Shape::Switch,
+        "Whether it may make containers of its own; it gets no power over the machine by that.",
     ),
 ];
 

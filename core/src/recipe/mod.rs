@@ -29,6 +29,8 @@ pub use network::{BadNetwork, KINDS, NetName, Network};
 pub struct Recipe {
     /// One line for people; no part of the image.
     pub description: Option<String>,
+    /// What the image is called unless somebody says otherwise; `None`: as the file or its folder.
+    pub name: Option<String>,
     /// What the steps start from; `None`: nothing.
     pub parent: Option<Parent>,
     /// No time in the image is later than this (seconds since 1970 UTC).
@@ -341,4 +343,6 @@ pub struct RunDefaults {
     pub user: Option<String>,
     /// The kind of network; `None`: none.
     pub network: Option<Network>,
+    /// Whether it may make containers of its own.
+    pub nesting: bool,
 }

@@ -48,6 +48,7 @@ fn read<'r>(raw: &'r Raw<'r>, document: &'r DeTable<'r>, given: &BTreeMap<String
     let top = top(raw, document);
     raw.set_args(args(raw, &top, given));
     let description = top.optional("description", |value| value.literal(check::line));
+    let name = top.optional("name", |value| value.literal(check::image_name));
     let epoch = top.optional("epoch", |value| value.number());
     let conf = top.optional("conf", |value| conf(&value.section("`[conf]`")?));
     let run = top.optional("run", |value| run(&value.section("`[run]`")?));
@@ -77,6 +78,7 @@ fn read<'r>(raw: &'r Raw<'r>, document: &'r DeTable<'r>, given: &BTreeMap<String
     step::note_users_twice(raw, &steps);
     Some(Recipe {
         description: description?,
+        name: name?,
         parent,
         epoch: epoch?,
         args: raw.arg_values(),
@@ -199,12 +201,14 @@ fn run(section: &Section<'_>) -> Option<RunDefaults> {
     let workdir = section.optional("workdir", |value| value.text(check::path_text));
     let user = section.optional("user", |value| value.text(check::who));
     let network = section.optional("network", |value| value.text(check::network));
+    let nesting = section.optional("nesting", |value| value.switch());
     Some(RunDefaults {
         command: command?.unwrap_or_default(),
         env: env?.unwrap_or_default(),
         workdir: workdir?,
         user: user?,
         network: network?,
+        nesting: nesting?.unwrap_or_default(),
     })
 }
 

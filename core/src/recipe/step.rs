@@ -200,7 +200,7 @@ enum Copied {
 fn taken(table: &Section<'_>) -> Option<Copied> {
     let from = table.required("from", |value| value.text(check::base));
     let path = table.required("path", |value| {
-        value.text(|text| Ok((check::path_below_root(text)?, text.to_owned())))
+        value.text(|text| Ok((check::path(text)?, text.to_owned())))
     });
     let (path, written) = path?;
     Some(Copied::Taken {

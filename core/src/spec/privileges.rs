@@ -24,6 +24,9 @@ pub const USUAL: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE)
     .union(CapabilitySet::SETFCAP);
 
+/// What mk needs besides to make a container: to mount, and to set up its loopback.
+const NESTING: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::NET_ADMIN);
+
 /// Whatever capabilities there are, those included that this program has no name for.
 const EVERY: CapabilitySet = CapabilitySet::from_bits_retain(u64::MAX);
 
@@ -109,6 +112,8 @@ pub struct Asked {
     pub drop: Vec<Capability>,
     /// Whether to have all that the caller has, with nothing of `/proc` and `/sys` hidden or read-only.
     pub privileged: bool,
+    /// Whether it may make containers of its own; `None`: as the image says.
+    pub nesting: Option<bool>,
     /// Whether a program may give more privileges than whoever executes it has: set-user-id bits and file capabilities.
     pub new_privileges: bool,
     /// Which system calls.
@@ -160,9 +165,11 @@ impl Privileges {
         if let Some(name) = names(add & drop).next() {
             return Err(Error::AddedAndDropped { name });
         }
+        let nesting = asked.nesting.unwrap_or_default();
         let base = match () {
             () if drop_all => CapabilitySet::empty(),
             () if add_all || asked.privileged => EVERY,
+            () if nesting => USUAL | NESTING,
             () => USUAL,
         };
         let seccomp = asked.seccomp.unwrap_or(match asked.privileged {
@@ -173,7 +180,9 @@ impl Privileges {
             keep: base.difference(drop) | add,
             named: add,
             all: add_all,
-            open_views: asked.privileged,
+            // In a user namespace of its own, only who sees a whole `/proc` may mount another (mount_too_revealing() of
+            // Linux).
+            open_views: asked.privileged || nesting,
             new_privileges: asked.new_privileges,
             seccomp,
         })
@@ -296,6 +305,30 @@ mod tests {
                 .is_more_than_usual()
         );
         assert!(privileges(&[], &[], true).unwrap().is_more_than_usual());
+    }
+
+    #[test]
+    fn what_makes_containers_has_two_more_and_nobody_else_inside_has_any() {
+        let asked = |drop: &[&str], nesting| Asked {
+            drop: drop.iter().map(|text| Capability::parse(text).unwrap()).collect(),
+            nesting,
+            ..Asked::default()
+        };
+        let given = |drop, uid| {
+            let privileges = Privileges::new(asked(drop, Some(true))).unwrap();
+            privileges.grant(uid, CapabilitySet::all()).unwrap()
+        };
+        assert_eq!(
+            given(&[], 0).keep,
+            USUAL | CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN
+        );
+        assert_eq!(given(&[], 1000).of(1000), CapabilitySet::empty());
+        assert_eq!(given(&["ALL"], 0).keep, CapabilitySet::empty());
+        assert!(given(&[], 0).filter.is_some());
+        for nesting in [None, Some(false)] {
+            let usual = Privileges::new(asked(&[], nesting)).unwrap();
+            assert_eq!((usual.keep, usual.open_views), (USUAL, false));
+        }
     }
 
     #[test]

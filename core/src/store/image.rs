@@ -118,6 +118,9 @@ impl Image {
         if let Some(network) = &self.run.network {
             text.line("network", &network.to_string());
         }
+        if self.run.nesting {
+            text.line("nesting", "true");
+        }
         for why in &self.impure {
             text.line("impure", why);
         }
@@ -201,6 +204,11 @@ fn read_run(reader: &mut Reader<'_>) -> Result<RunDefaults, BadDocument> {
             Ok(network) if network.is_portable() && network.to_string() == text => Some(network),
             _ => return Err(reader.bad("expected a kind of network")),
         },
+    };
+    run.nesting = match reader.take("nesting") {
+        None => false,
+        Some("true") => true,
+        Some(_) => return Err(reader.bad("expected `true`")),
     };
     Ok(run)
 }

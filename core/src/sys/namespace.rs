@@ -283,12 +283,12 @@ pub fn own_mount_namespace() -> Result<(), SysError> {
 }
 
 /// Puts on, for the processes that this thread starts from now on, the clocks that count from the start of the machine
-/// (time_namespaces(7), Linux 5.6).
+/// (time_namespaces(7), Linux 5.6). It must be the process's first thread: other threads have no such file.
 pub fn later_clocks(seconds: u64) -> Result<(), SysError> {
     // SAFETY: CLONE_NEWTIME leaves the file table and the memory as they are.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWTIME) }.call("unshare(CLONE_NEWTIME)")?;
     let offsets = format!("monotonic {seconds} 0\nboottime {seconds} 0\n");
-    let path = c"/proc/thread-self/timens_offsets";
+    let path = c"/proc/self/timens_offsets";
     let file =
         fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).call("open(\"timens_offsets\")")?;
     rustix::io::write(&file, offsets.as_bytes())

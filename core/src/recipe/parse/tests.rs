@@ -45,6 +45,7 @@ fn a_recipe_says_everything_that_it_can() {
     let recipe = recipe(
         r#"
 description = "all of it"
+name = "every-thing_1.0"
 epoch = 1_700_000_000
 
 [args]
@@ -65,9 +66,11 @@ env = { PATH = "/bin:/sbin", A_B = "{greeting}" }
 workdir = "/srv//app/"
 user = "app:100"
 network = "host"
+nesting = true
 "#,
     );
     assert_eq!(recipe.description.as_deref(), Some("all of it"));
+    assert_eq!(recipe.name.as_deref(), Some("every-thing_1.0"));
     assert_eq!(recipe.epoch, Some(1_700_000_000));
     assert_eq!(
         recipe.steps[0].verb,
@@ -90,12 +93,16 @@ network = "host"
     assert_eq!(recipe.run.workdir.as_deref(), Some("/srv/app"));
     assert_eq!(recipe.run.user.as_deref(), Some("app:100"));
     assert_eq!(recipe.run.network, Some(Network::Host));
+    assert!(recipe.run.nesting);
 }
 
 #[test]
 fn what_is_left_out_has_its_default() {
     let recipe = recipe("[[step]]\ndir = '/a'\n");
-    assert_eq!((recipe.description, recipe.epoch), (None, None));
+    assert_eq!(
+        (recipe.description, recipe.name, recipe.epoch),
+        (None, None, None)
+    );
     assert_eq!(
         (recipe.conf, recipe.run),
         (Conf::default(), RunDefaults::default())
@@ -327,7 +334,6 @@ const STEPS: &[(&str, &str, &[&str])] = &[
     ("run = 'a'\nworkdir = 'b'", "'b'", &["`b`"]),
     ("copy = { from = 'a' }\ninto = '/b'", "{ from = 'a' }", &["`copy` needs `path`"]),
     ("copy = { from = 'a.tar', path = '/b' }\ninto = '/b'", "'a.tar'", &["`a.tar` is no recipe", "`unpack` archives"]),
-    ("copy = { from = 'a', path = '/' }\ninto = '/b'", "'/'", &["is the root of the image"]),
     ("copy = { from = 'a', path = '/b', to = '/c' }\ninto = '/b'", "to", &["`to` is not a key of `copy`"]),
     // Keys
     ("write = '/a'\ntxt = 'x'\ntext = ''", "txt", &["`txt` is not a key of `write`", "did you mean `text`?"]),
@@ -436,6 +442,10 @@ const AROUND: &[(&str, &str, &[&str])] = &[
     ("from = '/a/b.toml'", "'/a/b.toml'", &["is a path of this machine", "../base/base.toml"]),
     ("from = '../a/'", "'../a/'", &["leaves the folder of the recipe"]),
     ("from = 'tree:12'", "'tree:12'", &["is not a sha256"]),
+    ("name = 'My App'", "'My App'", &["cannot name an image", "lower-case letters"]),
+    ("name = '{a}'", "'{a}'", &["cannot name an image"]),
+    ("name = 5", "5", &["`name` cannot be the number 5"]),
+    ("run.nesting = 'yes'", "'yes'", &["`nesting` cannot be a text", "true or false"]),
     ("description = \"a\\nb\"", "\"a\\nb\"", &["one line"]),
     ("epoch = -1", "-1", &["`epoch` cannot be -1"]),
     ("epoch = 1700000000000", "1700000000000", &["seconds, not milliseconds"]),
