@@ -493,8 +493,9 @@ fn what_is_left_out_is_not_looked_at() {
     sandbox.write("src/out/deep/file", "");
     sandbox.write(".mkignore", "out/\n*.socket\n");
     let _socket = std::os::unix::net::UnixListener::bind(sandbox.work().join("src/a.socket")).unwrap();
+    let recipe = "[[step]]\ncopy = 'src/'\ninto = '/'\n";
     let opens = ["src", "src/out"].map(|folder| Opens::of(&sandbox.work().join(folder)));
-    assert_eq!(paths(&sandbox, "[[step]]\ncopy = 'src/'\ninto = '/'\n"), ["file"]);
+    assert_eq!(paths(&sandbox, recipe), ["file"]);
     let [of_src, of_out] = opens.map(|opens| opens.taken());
     assert_eq!(of_src, ["/".to_owned(), "file".to_owned()].into());
     assert_eq!(of_out, BTreeSet::new());

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::graph::{Failed, Input, Node};
 use super::perform::{Perform, Performing};
-use super::{Bases, Build, Error, Facing, facts};
+use super::{Bases, Build, Error, Facing, Request, facts};
 use crate::digest::Digest;
 use crate::recipe::Verb;
 use crate::store::Store;
@@ -86,13 +86,18 @@ fn one(
         store,
         watch,
     };
-    let build = Build::new(node.request, facts(&node.request, store, &())?, facing)?;
+    // What was read is to be compared, not what was believed.
+    let request = Request {
+        reread: true,
+        ..node.request
+    };
+    let build = Build::new(request, facts(&request, store, &())?, facing)?;
     let epoch = build
         .epoch(&std::collections::BTreeMap::new())?
         .unwrap_or_default();
     let known = build.known(epoch)?;
     build.fetch(build.archives().map(|(_, archive)| archive))?;
-    let mut performing = Performing::new(node.request, store, watch).varied();
+    let mut performing = Performing::new(request, store, watch).varied();
     let count = build.plan.steps.len();
     let mut faults = Vec::new();
     let befores = std::iter::once(&known.start).chain(&known.trees);

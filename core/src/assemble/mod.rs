@@ -166,17 +166,24 @@ fn facts(request: &Request<'_>, store: &Store, watch: &dyn Watch) -> Result<Fact
         ..Facts::default()
     };
     let folder = Folder::new(request, store);
+    // A folder that several steps take is walked once, however they write it.
+    let mut walked: BTreeMap<PathBuf, Digest> = BTreeMap::new();
     let mut copy = |path: &str| -> Result<(), fetch::Error> {
-        if !facts.copies.contains_key(path) {
-            let digest = folder.copied(path, watch)?;
-            facts.copies.insert(path.to_owned(), digest);
-        }
+        let place: PathBuf = folder.join(path).components().collect();
+        let digest = match walked.get(&place) {
+            Some(digest) => *digest,
+            None => folder.copied(path, watch)?,
+        };
+        walked.insert(place, digest);
+        facts.copies.insert(path.to_owned(), digest);
         Ok(())
     };
     for step in &request.recipe.steps {
         match &step.verb {
             Verb::Unpack { source, .. } => {
-                if let Location::File(path) = &source.location {
+                if let Location::File(path) = &source.location
+                    && !facts.archives.contains_key(path)
+                {
                     facts.archives.insert(path.clone(), folder.archive(path)?);
                 }
             }

@@ -35,7 +35,7 @@ impl Listing {
         mut known: impl FnMut(&TreePath, &Version) -> Option<Digest>,
     ) -> Result<Vec<Option<Found>>, Error> {
         let mut found = vec![None; self.entries().len()];
-        let (mut unread, mut bytes) = (Vec::new(), 0);
+        let (mut unread, mut bytes) = (Vec::new(), 0u64);
         for (at, entry) in self.entries().iter().enumerate() {
             let Kind::File(version) = &entry.kind else {
                 continue;
@@ -53,7 +53,7 @@ impl Listing {
                 }
                 None => {
                     unread.push(at);
-                    bytes += version.size;
+                    bytes = bytes.saturating_add(version.size);
                 }
             }
         }
