@@ -254,7 +254,9 @@ impl RunSpec {
             Some(name) => check_host_name(name)?,
             None => image_name.to_owned(),
         };
-        let nesting = asked.privileges.nesting.unwrap_or(defaults.nesting);
+        // Whoever gives all that they have is not given less by what the image asks for.
+        let image_asks = defaults.nesting && !asked.privileges.privileged;
+        let nesting = asked.privileges.nesting.unwrap_or(image_asks);
         let userns = userns(asked.userns, nesting, asked.in_user_namespace)?;
         let privileges = Privileges::new(privileges::Asked {
             nesting: Some(nesting),
@@ -463,6 +465,15 @@ mod tests {
             let (image, asks, userns, inside) = asked;
             assert_eq!(spec(image, asks, userns, inside), found, "{asked:?}");
         }
+        let privileged = Asked {
+            privileges: privileges::Asked {
+                privileged: true,
+                ..privileges::Asked::default()
+            },
+            ..Asked::default()
+        };
+        let spec = RunSpec::new(&image(true), &Conf::default(), privileged).unwrap();
+        assert_eq!(spec.userns, Userns::Host);
     }
 
     fn spec(asked: Asked) -> Result<RunSpec, Error> {
