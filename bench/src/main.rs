@@ -7,6 +7,7 @@
 )]
 
 mod contest;
+mod guard;
 mod machine;
 mod network;
 mod run;
@@ -32,6 +33,9 @@ struct Arguments {
     /// Leave out the large archive
     #[arg(long)]
     quick: bool,
+    /// Of `guard`: what is counted becomes the record
+    #[arg(long)]
+    bless: bool,
     /// Measure this mk [default: the one built from this checkout]
     #[arg(long, value_name = "FILE")]
     mk: Option<PathBuf>,
@@ -53,6 +57,8 @@ enum Part {
     Unpack,
     /// The same as `run`, with a network
     Network,
+    /// System calls and instructions, beside the record of them; not a part of `all`
+    Guard,
 }
 
 /// Why nothing could be measured.
@@ -76,6 +82,12 @@ enum Error {
     },
     #[error("the measurements need root and mounts of their own: {0}")]
     Root(nix::Error),
+    #[error("cannot follow a program with ptrace: {0}")]
+    Trace(nix::Error),
+    #[error("`{command}` did not succeed while it was counted, but ended with {code:?}")]
+    Traced { command: String, code: Option<i32> },
+    #[error("`{path}` is no record: {why}")]
+    Record { path: PathBuf, why: String },
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("there are no fixtures: set MK_FIXTURES to the folder of busybox-musl-amd64.tar.gz")]
@@ -96,7 +108,8 @@ struct Bench {
 
 fn main() -> ExitCode {
     match measure(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -104,7 +117,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(arguments: &Arguments) -> Result<(), Error> {
+/// Says something on stdout, where tables go.
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Measures; returns whether all is well.
+fn measure(arguments: &Arguments) -> Result<bool, Error> {
     machine::own_mounts()?;
     let folder = tempfile::Builder::new()
         .prefix("mk-bench-")
@@ -116,6 +135,9 @@ fn measure(arguments: &Arguments) -> Result<(), Error> {
         rounds: arguments.rounds,
         quick: arguments.quick,
     };
+    if arguments.part == Part::Guard {
+        return guard::measure(&bench, arguments.bless);
+    }
     let mut tables: Vec<Table> = Vec::new();
     let mut tell = |table: Table| {
         println!("{}", table.text());
@@ -136,7 +158,7 @@ fn measure(arguments: &Arguments) -> Result<(), Error> {
         let json: Vec<serde_json::Value> = tables.iter().map(Table::json).collect();
         fs_err::write(path, format!("{:#}\n", serde_json::Value::from(json)))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Returns the folder of archives that tests and measurements use where they need input that nobody here wrote.
