@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use self::record::{Record, Taken};
 use self::trace::{Counts, What, count};
-use crate::run::{Image, text};
+use crate::image::Image;
 use crate::{Bench, Error, machine};
 
 /// As text.
@@ -76,8 +76,7 @@ fn take(bench: &Bench) -> Result<Record, Error> {
         compiler: machine::call(Path::new("rustc"), ["--version"])?,
         ..Record::default()
     };
-    let recipe = text(&bench.folder.join("busybox.toml"));
-    let store = text(&image.store);
+    let [recipe, store] = [&image.recipe, &image.store].map(|path| path.display().to_string());
     let build = ["build", "--quiet", "--store", &store, &recipe];
     let run = ["run", "--store", &store, "busybox", "true"];
     for (name, words) in [
