@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::run::configuration;
-use super::{Tell, starts, text, words};
+use super::{BOTH, Tell, starts, text, words};
 use crate::contest::Contestant;
 use crate::image::Image;
 use crate::machine::{CRUN, NSENTER};
@@ -30,7 +30,14 @@ pub(super) fn measure(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
             Contestant::of("crun exec", CRUN.find()?, exec).differs("a container of its own; no filter of system calls"),
         ])
     };
-    starts(bench, "one more command in a container", 300, contestants, tell)
+    starts(
+        bench,
+        "one more command in a container",
+        BOTH,
+        300,
+        contestants,
+        tell,
+    )
 }
 
 /// A container of mk's, which ends with this.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::rebuild::unchanged;
-use super::{Tell, starts, text, unpack, words};
+use super::{BOTH, Tell, starts, text, unpack, words};
 use crate::contest::{Contest, Contestant, Metric};
 use crate::image::{Image, write_recipe};
 use crate::table::Budget;
@@ -87,6 +87,7 @@ fn start(bench: &Bench, many: usize, archive: &std::path::Path, tell: Tell<'_>) 
     starts(
         bench,
         "start of a run, by the size of the image",
+        BOTH,
         300,
         contestants,
         &mut *tell,

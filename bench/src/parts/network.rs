@@ -2,8 +2,8 @@
 //! beside podman with its bridge. All of it in a network namespace that is gone afterwards.
 
 use super::run::podman;
-use super::{Tell, starts, text, words};
-use crate::contest::Contestant;
+use super::{BOTH, Tell, starts, text, words};
+use crate::contest::{Contestant, Metric};
 use crate::image::Image;
 use crate::machine::{self, IP};
 use crate::table::Budget;
@@ -25,6 +25,7 @@ pub(super) fn measure(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
     starts(
         bench,
         "start of a run with a bridge, beside none",
+        BOTH,
         300,
         own,
         &mut *tell,
@@ -40,6 +41,7 @@ pub(super) fn measure(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
     starts(
         bench,
         "start of a run with a bridge, beside podman",
+        &[Metric::End],
         30,
         others,
         tell,

@@ -9,8 +9,8 @@ use std::process::Command;
 use mk_core::seccomp::{self, Arch};
 use serde_json::{Value, json};
 
-use super::{Tell, starts, text, words};
-use crate::contest::{Contest, Contestant};
+use super::{BOTH, Tell, starts, text, words};
+use crate::contest::{Contest, Contestant, Metric};
 use crate::image::{self, Image};
 use crate::machine::{BWRAP, CRUN, NSPAWN, PODMAN, RUNC, UNSHARE};
 use crate::table::Budget;
@@ -30,7 +30,7 @@ pub(super) fn measure(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
                 .differs("no container: what is in all the others"),
         ])
     };
-    starts(bench, "start of a run, as root", 300, light, &mut *tell)?;
+    starts(bench, "start of a run, as root", BOTH, 300, light, &mut *tell)?;
     let heavy = || {
         Ok(vec![
             mk(bench, &image),
@@ -42,6 +42,7 @@ pub(super) fn measure(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
     starts(
         bench,
         "start of a run, as root, beside slower ones",
+        &[Metric::End],
         30,
         heavy,
         tell,
@@ -93,6 +94,7 @@ pub(super) fn measure_user(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
     starts(
         bench,
         "start of a run, as an ordinary user",
+        BOTH,
         300,
         contestants,
         tell,
