@@ -16,6 +16,8 @@ mod machine;
 
 mod helper;
 
+mod trace;
+
 mod contest;
 
 mod image;
@@ -89,14 +91,15 @@ enum What {
 
 impl ValueEnum for What {
     fn value_variants<'a>() -> &'a [Self] {
-        const ALL: [What; 12] = {
-            let mut all = [What::All; 12];
+        const ALL: [What; 13] = {
+            let mut all = [What::All; 13];
             let mut at = 0;
             while at < Part::ALL.len() {
                 all[at + 1] = What::Part(Part::ALL[at]);
                 at += 1;
             }
-            all[11] = What::Guard;
+            all[11] = What::Part(Part::Profile);
+            all[12] = What::Guard;
             all
         };
         &ALL
@@ -104,7 +107,9 @@ impl ValueEnum for What {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         match self {
-            Self::All => Some(PossibleValue::new("all").help("All of the following but `guard`")),
+            Self::All => {
+                Some(PossibleValue::new("all").help("All of the following but `profile` and `guard`"))
+            }
             Self::Part(part) => part.to_possible_value(),
             Self::Guard => Some(
                 PossibleValue::new("guard").help("System calls and instructions, beside the record of them"),
@@ -190,11 +195,17 @@ fn say(text: &str) {
 
 /// Measures; returns whether all is well.
 fn measure(arguments: &Arguments) -> Result<bool, Error> {
-    let wanted = |part: &Part| {
-        let wanted = |what: &What| [What::All, What::Part(*part)].contains(what);
-        arguments.parts.iter().any(wanted)
-    };
-    let parts: Vec<Part> = Part::ALL.into_iter().filter(wanted).collect();
+    let asked = |what: What| arguments.parts.contains(&what);
+    let all = asked(What::All);
+    let mut parts: Vec<Part> = asked(What::Part(Part::Profile))
+        .then_some(Part::Profile)
+        .into_iter()
+        .collect();
+    parts.extend(
+        Part::ALL
+            .into_iter()
+            .filter(|part| all || asked(What::Part(*part))),
+    );
     let peers: Vec<Peer> = parts
         .iter()
         .flat_map(|part| part.peers(arguments.quick))

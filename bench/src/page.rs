@@ -36,7 +36,9 @@ pub(crate) fn keep(page: &Path, measured: &Measured) -> Result<(), Error> {
     let json = serde_json::to_string_pretty(measured)
         .map_err(|error| Error::Page(page.into(), error.to_string()))?;
     fs_err::write(file.with_extension("json"), json + "\n")?;
-    fs_err::write(file.with_extension("svg"), plot::svg(&measured.tables))?;
+    if measured.tables.iter().any(Table::is_plotted) {
+        fs_err::write(file.with_extension("svg"), plot::svg(&measured.tables))?;
+    }
     write(page)
 }
 
@@ -44,7 +46,7 @@ pub(crate) fn keep(page: &Path, measured: &Measured) -> Result<(), Error> {
 fn write(page: &Path) -> Result<(), Error> {
     let folder = page.with_extension("");
     let mut all = Vec::new();
-    for part in Part::ALL {
+    for part in Part::ALL.into_iter().chain([Part::Profile]) {
         let file = folder.join(part.name()).with_extension("json");
         if file.exists() {
             let text = fs_err::read_to_string(&file)?;
@@ -84,7 +86,7 @@ fn section(all: &[Measured], folder: &Path) -> String {
             tables,
         } = measured;
         let mut text = format!("## {part}\n\n{machine}.\n\n");
-        if tables.iter().any(|table| table.plotted && table.rows.len() > 1) {
+        if tables.iter().any(Table::is_plotted) {
             let folder = folder.display();
             text += &format!(
                 "![What others take, as a multiple of what mk takes: {part}]({folder}/{part}.svg)\n\n"
@@ -112,7 +114,8 @@ fn budgets(all: &[Measured]) -> String {
                     Budget::Ratio(most) => (
                         row.name.as_str(),
                         format!("{most:.2} ×"),
-                        format!("{:.2} ×", row.ratio.median),
+                        row.ratio
+                            .map_or_else(String::new, |ratio| format!("{:.2} ×", ratio.median)),
                     ),
                     Budget::Most(most) => ("–", table.unit.shown(most), table.unit.shown(row.summary.median)),
                 };

@@ -3,7 +3,8 @@
 
 use std::fmt::Write;
 
-use crate::table::{Row, Table};
+use crate::stats::Ratio;
+use crate::table::Table;
 
 const WIDTH: f64 = 860.0;
 const LINE: f64 = 19.0;
@@ -59,8 +60,9 @@ pub(crate) fn svg(tables: &[Table]) -> String {
             escaped(&table.title)
         );
         y += LINE;
-        for row in &table.rows[1..] {
-            bar(&mut out, row, y);
+        for row in &table.rows {
+            let Some(ratio) = row.ratio else { continue };
+            bar(&mut out, &row.name, ratio, y);
             y += LINE;
         }
     }
@@ -68,9 +70,9 @@ pub(crate) fn svg(tables: &[Table]) -> String {
     out
 }
 
-fn bar(out: &mut String, row: &Row, y: f64) {
+fn bar(out: &mut String, name: &str, ratio: Ratio, y: f64) {
     // A ratio is what mk takes of the row's; the picture shows the row's in terms of mk's.
-    let [times, least, most] = [row.ratio.median, row.ratio.high, row.ratio.low].map(|ratio| 1.0 / ratio);
+    let [times, least, most] = [ratio.median, ratio.high, ratio.low].map(|ratio| 1.0 / ratio);
     let [one, at, low, high] = [1.0, times, least, most].map(|value| place(value.log10()));
     let class = if times >= 1.0 { "faster" } else { "slower" };
     let (x, width) = (one.min(at), (at - one).abs().max(1.0));
@@ -83,7 +85,7 @@ fn bar(out: &mut String, row: &Row, y: f64) {
          <text x=\"{:.1}\" y=\"{:.1}\">{times:.2} ×</text>",
         LEFT - 8.0,
         y + 13.0,
-        escaped(&row.name),
+        escaped(name),
         y + 3.0,
         LINE - 6.0,
         at.max(high).max(one) + 6.0,

@@ -33,8 +33,8 @@ pub(crate) struct Row {
     pub(crate) differs: String,
     /// What it takes.
     pub(crate) summary: Summary,
-    /// What the first contestant takes of it.
-    pub(crate) ratio: Ratio,
+    /// What the first contestant takes of it; nothing of its own row.
+    pub(crate) ratio: Option<Ratio>,
     /// What is expected.
     pub(crate) budget: Option<Budget>,
 }
@@ -56,24 +56,20 @@ impl Row {
     /// Returns whether what is expected is so; nothing where nothing is expected.
     pub(crate) fn is_met(&self) -> Option<bool> {
         match self.budget? {
-            Budget::Ratio(most) => Some(self.ratio.median <= most),
+            Budget::Ratio(most) => Some(self.ratio?.median <= most),
             Budget::Most(most) => Some(self.summary.median <= most),
         }
     }
 
     /// Returns the figures as people read them: median, p95, spread, rounds, ratio, budget.
-    pub(crate) fn cells(&self, unit: Unit, first: bool) -> [String; 6] {
+    pub(crate) fn cells(&self, unit: Unit) -> [String; 6] {
         let Summary {
             median,
             p95,
             spread,
             count,
         } = self.summary;
-        let Ratio {
-            median: ratio,
-            low,
-            high,
-        } = self.ratio;
+        let ratio = |Ratio { median, low, high }| format!("{median:.2} ({low:.2}-{high:.2})");
         let budget = match self.budget {
             None => String::new(),
             Some(Budget::Ratio(most)) => format!("<= {most:.2}"),
@@ -89,11 +85,7 @@ impl Row {
             unit.shown(p95),
             unit.shown(spread),
             count.to_string(),
-            if first {
-                String::new()
-            } else {
-                format!("{ratio:.2} ({low:.2}-{high:.2})")
-            },
+            self.ratio.map_or_else(String::new, ratio),
             format!("{budget}{verdict}"),
         ]
     }
@@ -110,6 +102,11 @@ const COLUMNS: [&str; 6] = [
 ];
 
 impl Table {
+    /// Returns whether it has bars in the plot.
+    pub(crate) fn is_plotted(&self) -> bool {
+        self.plotted && self.rows.iter().any(|row| row.ratio.is_some())
+    }
+
     /// Returns the table as text for people.
     pub(crate) fn text(&self) -> String {
         let mut rows = vec![
@@ -117,8 +114,8 @@ impl Table {
                 .chain(COLUMNS.map(Into::into))
                 .collect(),
         ];
-        for (at, row) in self.rows.iter().enumerate() {
-            let cells = std::iter::once(row.name.clone()).chain(row.cells(self.unit, at == 0));
+        for row in &self.rows {
+            let cells = std::iter::once(row.name.clone()).chain(row.cells(self.unit));
             rows.push(cells.collect::<Vec<String>>());
         }
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
@@ -146,8 +143,8 @@ impl Table {
         );
         text += &"---:|".repeat(COLUMNS.len());
         text += "---|\n";
-        for (at, row) in self.rows.iter().enumerate() {
-            let cells = row.cells(self.unit, at == 0).join(" | ");
+        for row in &self.rows {
+            let cells = row.cells(self.unit).join(" | ");
             text += &format!("| {} | {cells} | {} |\n", row.name, row.differs);
         }
         text
@@ -179,7 +176,7 @@ pub(crate) mod tests {
                 "no checks".into()
             },
             summary: Summary::of(times).unwrap(),
-            ratio: crate::stats::ratio(&[0.002], times).unwrap(),
+            ratio: (name != "ours").then(|| crate::stats::ratio(&[0.002], times).unwrap()),
             budget,
         };
         Table {

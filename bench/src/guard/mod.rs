@@ -11,14 +11,12 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use self::record::{Record, Taken};
-use self::trace::{Counts, What, count};
 use crate::image::Image;
+use crate::trace::{Counts, What, count};
 use crate::{Bench, Error, machine};
 
 /// As text.
 mod record;
-/// Under ptrace(2).
-mod trace;
 
 /// How many percent more than the record are not a failure yet.
 const TOLERATED: u64 = 10;

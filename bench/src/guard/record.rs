@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::trace::Counts;
+use crate::trace::Counts;
 
 /// What is said of the record in its first lines.
 const HEAD: &str = "\

@@ -19,6 +19,8 @@ mod large;
 mod network;
 /// Packages of a distribution.
 mod packages;
+/// System calls of a run, and how long they take.
+mod profile;
 /// The same again, and nearly the same again.
 mod rebuild;
 /// From the call to the end of a program that does nothing.
@@ -54,10 +56,12 @@ pub(crate) enum Part {
     Packages,
     /// The same as `run`, with a network
     Network,
+    /// How the time of one run divides
+    Profile,
 }
 
 impl Part {
-    /// All of them in the order in which they are measured: the last leaves the network of the machine for good.
+    /// All that are beside others, in the order in which they are measured: the last leaves the network of the machine for good.
     pub(crate) const ALL: [Self; 10] = [
         Self::Run,
         Self::User,
@@ -92,6 +96,7 @@ impl Part {
             Self::Store => &[CC, TAR],
             Self::Packages => &[],
             Self::Network => &[CC, IP, PODMAN],
+            Self::Profile => &[CC],
         };
         let slow: &[Peer] = match self {
             Self::Unpack => &[MMDEBSTRAP, GZIP, XZ, ZSTD, UMOCI, PODMAN],
@@ -114,6 +119,7 @@ impl Part {
             Self::Store => store::measure(bench, tell),
             Self::Packages => packages::measure(bench, tell),
             Self::Network => network::measure(bench, tell),
+            Self::Profile => profile::measure(bench, tell),
         }
     }
 }

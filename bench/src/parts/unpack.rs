@@ -27,7 +27,10 @@ pub(super) fn measure(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
         let mut contest = contest(bench, &archive, 7, &folder)?;
         if packing == Packing::Gzip {
             contest.contestants[1].budget = Some(Budget::Ratio(0.7));
-            contest.contestants.extend(images(bench, &archive, &folder)?);
+            let plain = input::debian(bench, Packing::Plain)?;
+            contest
+                .contestants
+                .extend(images(bench, &archive, &plain, &folder)?);
         }
         contest.metrics.push(Metric::Peak);
         tell(contest.hold()?);
@@ -95,14 +98,14 @@ fn tar(name: &str, program: PathBuf, archive: &Path, folder: &Path, sync: bool) 
     })
 }
 
-/// Those that unpack images of the OCI: the archive is the one layer of such an image.
-fn images(bench: &Bench, archive: &Path, folder: &Path) -> Result<Vec<Contestant>, Error> {
+/// Those that unpack images of the OCI: the archive, which umoci packs itself, is the one layer of such an image.
+fn images(bench: &Bench, archive: &Path, plain: &Path, folder: &Path) -> Result<Vec<Contestant>, Error> {
     let layout = folder.join("layout");
     let image = format!("{}:debian", text(&layout));
     let umoci = UMOCI.find()?;
     machine::call(&umoci, ["init", "--layout", &text(&layout)])?;
     machine::call(&umoci, ["new", "--image", &image])?;
-    machine::call(&umoci, ["raw", "add-layer", "--image", &image, &text(archive)])?;
+    machine::call(&umoci, ["raw", "add-layer", "--image", &image, &text(plain)])?;
     let own = folder.to_owned();
     let unpack = Contestant::by("umoci unpack", move |round| {
         let mut command = Command::new(&umoci);

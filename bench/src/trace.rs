@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use mk_core::seccomp::Arch;
 use nix::errno::Errno;
@@ -20,19 +21,60 @@ use crate::Error;
 
 /// What is counted; the other would be slower, or is not needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(crate) enum What {
     /// System calls by name.
     Calls,
-    /// Single steps, which take a few microseconds each.
+    /// Single steps, which take some microseconds each.
     Instructions,
+    /// System calls, and how long each takes.
+    Times,
+}
+
+/// A system call as one of the processes makes it: 0 is the program itself, then the others as they are born.
+pub(crate) type Call = (usize, String);
+
+/// How often a process makes a call, and how many seconds that takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spent {
+    pub(crate) count: u64,
+    pub(crate) seconds: f64,
 }
 
 /// How often something happened.
-pub(super) type Counts = BTreeMap<String, u64>;
+pub(crate) type Counts = BTreeMap<String, u64>;
 
 /// Runs `command`, which must succeed, and counts `what` in it, from its own first instruction on: system calls under their
 /// names, instructions under `""`.
-pub(super) fn count(command: &Command, what: What) -> Result<Counts, Error> {
+pub(crate) fn count(command: &Command, what: What) -> Result<Counts, Error> {
+    let tracer = follow(command, what)?;
+    if what == What::Instructions {
+        return Ok(Counts::from([(String::new(), tracer.steps)]));
+    }
+    let mut counts = Counts::new();
+    for ((_, number), spent) in &tracer.calls {
+        *counts.entry(name(*number)).or_default() += spent.count;
+    }
+    Ok(counts)
+}
+
+/// Runs `command`, which must succeed, and returns what its processes spend in their system calls. To stop at a call takes
+/// time, too, which is in each of them.
+pub(crate) fn spend(command: &Command) -> Result<BTreeMap<Call, Spent>, Error> {
+    let tracer = follow(command, What::Times)?;
+    let calls = tracer.calls.iter();
+    Ok(calls
+        .map(|((process, number), spent)| ((*process, name(*number)), *spent))
+        .collect())
+}
+
+/// Returns the name of a system call.
+fn name(number: u64) -> String {
+    let mut calls = Arch::HERE.calls();
+    let found = calls.find(|(_, its)| u64::from(*its) == number);
+    found.map_or_else(|| format!("call-{number}"), |(name, _)| name.into())
+}
+
+fn follow(command: &Command, what: What) -> Result<Tracer, Error> {
     // A shell that waits until it is traced, and becomes the program.
     let mut held = Command::new("/bin/sh");
     held.args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""])
@@ -57,12 +99,14 @@ pub(super) fn count(command: &Command, what: What) -> Result<Counts, Error> {
         first,
         what,
         begun: false,
+        processes: Vec::new(),
+        entered: BTreeMap::new(),
         calls: BTreeMap::new(),
         steps: 0,
     };
     let code = tracer.begin().and_then(|()| tracer.follow());
     match code.map_err(Error::Trace)? {
-        Some(0) => Ok(tracer.counts()),
+        Some(0) => Ok(tracer),
         code => Err(Error::Traced {
             command: shown(command),
             code,
@@ -71,7 +115,7 @@ pub(super) fn count(command: &Command, what: What) -> Result<Counts, Error> {
 }
 
 /// Returns a command as it would be typed.
-pub(super) fn shown(command: &Command) -> String {
+pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
     words.join(" ")
@@ -82,7 +126,12 @@ struct Tracer {
     what: What,
     /// Whether the shell has become the program.
     begun: bool,
-    calls: BTreeMap<u64, u64>,
+    /// As they are born.
+    processes: Vec<Pid>,
+    /// Who is in which call, and since when.
+    entered: BTreeMap<Pid, (u64, Instant)>,
+    /// By process and number.
+    calls: BTreeMap<(usize, u64), Spent>,
     steps: u64,
 }
 
@@ -144,8 +193,17 @@ impl Tracer {
     }
 
     fn see_call(&mut self, pid: Pid) {
+        let now = Instant::now();
         let entry = ptrace::syscall_info(pid).is_ok_and(|info| info.op == libc::PTRACE_SYSCALL_INFO_ENTRY);
-        if !self.begun || !entry {
+        if !self.begun {
+            return;
+        }
+        let process = self.process(pid);
+        if !entry {
+            if let Some((number, since)) = self.entered.remove(&pid) {
+                let spent = self.calls.entry((process, number)).or_default();
+                spent.seconds += (now - since).as_secs_f64();
+            }
             return;
         }
         let registers = ptrace::getregs(pid);
@@ -154,25 +212,17 @@ impl Tracer {
         #[cfg(target_arch = "aarch64")]
         let number = registers.map(|registers| registers.regs[8]);
         if let Ok(number) = number {
-            *self.calls.entry(number).or_default() += 1;
+            self.calls.entry((process, number)).or_default().count += 1;
+            self.entered.insert(pid, (number, Instant::now()));
         }
     }
 
-    fn counts(&self) -> Counts {
-        if self.what == What::Instructions {
-            return Counts::from([(String::new(), self.steps)]);
-        }
-        let names: BTreeMap<u64, &str> = Arch::HERE
-            .calls()
-            .map(|(name, number)| (u64::from(number), name))
-            .collect();
-        let named = self.calls.iter().map(|(number, count)| {
-            let name = names
-                .get(number)
-                .map_or_else(|| format!("call-{number}"), |&name| name.into());
-            (name, *count)
-        });
-        named.collect()
+    fn process(&mut self, pid: Pid) -> usize {
+        let known = self.processes.iter().position(|&its| its == pid);
+        known.unwrap_or_else(|| {
+            self.processes.push(pid);
+            self.processes.len() - 1
+        })
     }
 }
 
@@ -188,6 +238,18 @@ mod tests {
         let twice = count(command.args(["-c", "(exit 0); exit 0"]), What::Calls).unwrap();
         assert_eq!(once.get("exit_group"), Some(&1), "{once:?}");
         assert_eq!(twice.get("exit_group"), Some(&2), "{twice:?}");
+    }
+
+    #[test]
+    fn what_is_spent_in_a_call_is_told_of_the_process_that_makes_it() {
+        let mut command = Command::new("/bin/sh");
+        let spent = spend(command.args(["-c", "sleep 0.2; exit 0"])).unwrap();
+        let (call, slept) = spent
+            .iter()
+            .find(|((_, name), _)| name.contains("nanosleep"))
+            .unwrap();
+        assert_eq!((call.0, slept.count), (1, 1), "{spent:?}");
+        assert!(slept.seconds > 0.1, "{slept:?}");
     }
 
     #[test]
