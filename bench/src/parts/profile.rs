@@ -48,7 +48,9 @@ pub(super) fn measure(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
             calls.push((call.clone(), seconds.collect()));
         }
     }
-    calls.sort_by(|(_, one), (_, other)| other.iter().sum::<f64>().total_cmp(&one.iter().sum()));
+    // By the median: now and then something else has the processor in the middle of a call.
+    let median = |seconds: &[f64]| Summary::of(seconds).map_or(0.0, |summary| summary.median);
+    calls.sort_by(|(_, one), (_, other)| median(other).total_cmp(&median(one)));
     let sum = |calls: &[(Call, Vec<f64>)]| -> Vec<f64> {
         (0..runs.len())
             .map(|run| calls.iter().map(|(_, seconds)| seconds[run]).sum())
@@ -61,12 +63,14 @@ pub(super) fn measure(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
         counts.sum()
     };
     let rest = calls.split_off(ROWS.min(calls.len()));
-    let mut rows = Vec::new();
-    for part in calls.chunks(1) {
-        let (process, call) = &part[0].0;
-        let who = PROCESSES.get(*process).copied().unwrap_or("another");
-        rows.push((format!("{call}, by {who}"), sum(part), count(part)));
-    }
+    let mut rows: Vec<(String, Vec<f64>, u64)> = calls
+        .chunks(1)
+        .map(|one| {
+            let (process, call) = &one[0].0;
+            let who = PROCESSES.get(*process).copied().unwrap_or("another");
+            (format!("{call}, by {who}"), sum(one), count(one))
+        })
+        .collect();
     rows.push(("all others".into(), sum(&rest), count(&rest)));
     let rows = rows.into_iter().filter_map(|(name, seconds, count)| {
         Some(Row {
