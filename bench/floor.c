@@ -2,9 +2,10 @@
  * The floor under `mk run`: the same namespaces, mounts and privileges, made by a static C program that reads no image,
  * checks no path and explains no failure. What `mk run` takes beyond it is the price of mk.
  *
- *     floor ROOTFS CONF SCRATCH COMMAND [ARGUMENT...]
+ *     floor [-u] ROOTFS CONF SCRATCH COMMAND [ARGUMENT...]
  *
- * ROOTFS and CONF are layers, SCRATCH an empty folder. Must be called as root. Compiled with `-include` of a file that
+ * ROOTFS and CONF are layers, SCRATCH an empty folder. Must be called as root; with -u as an ordinary user, who becomes root of
+ * a user namespace. Compiled with `-include` of a file that
  * defines `filter`, the instructions of mk's seccomp filter.
  */
 #define _GNU_SOURCE
@@ -32,6 +33,9 @@
 
 #define SAFE (MS_NOSUID | MS_NODEV)
 #define DATA (SAFE | MS_NOEXEC)
+
+/* Whether an ordinary user calls. */
+static int user;
 
 static void must(long returned, const char *call)
 {
@@ -65,6 +69,25 @@ static void bind_mount(const char *source, const char *place)
 	must(mount(source, place, NULL, MS_BIND, NULL), place);
 }
 
+static void write_text(const char *path, const char *text)
+{
+	int file = open(path, O_WRONLY | O_CLOEXEC);
+	must(file, path);
+	must(write(file, text, strlen(text)), path);
+	close(file);
+}
+
+/* Makes the user who called root of this user namespace. */
+static void become_root(uid_t uid, gid_t gid)
+{
+	char map[64];
+	write_text("/proc/self/setgroups", "deny");
+	snprintf(map, sizeof map, "0 %u 1", uid);
+	write_text("/proc/self/uid_map", map);
+	snprintf(map, sizeof map, "0 %u 1", gid);
+	write_text("/proc/self/gid_map", map);
+}
+
 static void devices(void)
 {
 	static const char *const nodes[] = { "full", "null", "random", "tty", "urandom", "zero" };
@@ -85,7 +108,9 @@ static void devices(void)
 	must(mkdir("root/dev/pts", 0755), "pts");
 	must(mkdir("root/dev/shm", 0755), "shm");
 	must(mkdir("root/dev/mqueue", 0755), "mqueue");
-	mount_new("devpts", "root/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5");
+	/* Of a user's ids there is but one in there. */
+	mount_new("devpts", "root/dev/pts", MS_NOSUID | MS_NOEXEC,
+		  user ? "newinstance,ptmxmode=0666,mode=0620" : "newinstance,ptmxmode=0666,mode=0620,gid=5");
 	mount_new("tmpfs", "root/dev/shm", DATA, "mode=1777");
 	mount_new("mqueue", "root/dev/mqueue", DATA, NULL);
 }
@@ -192,14 +217,24 @@ static int wait_for(pid_t pid)
 
 int main(int count, char **words)
 {
+	uid_t uid = getuid();
+	gid_t gid = getgid();
+	if (count > 1 && strcmp(words[1], "-u") == 0) {
+		user = 1;
+		count--;
+		words++;
+	}
 	if (count < 5)
-		errx(2, "expected: floor ROOTFS CONF SCRATCH COMMAND [ARGUMENT...]");
+		errx(2, "expected: floor [-u] ROOTFS CONF SCRATCH COMMAND [ARGUMENT...]");
 	char *environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", NULL };
-	long child = clone_into(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP | CLONE_NEWNET);
+	long child = clone_into(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP | CLONE_NEWNET |
+				(user ? CLONE_NEWUSER : 0));
 	must(child, "clone3");
 	if (child)
 		return wait_for((pid_t)child);
 	must(prctl(PR_SET_PDEATHSIG, SIGKILL), "PR_SET_PDEATHSIG");
+	if (user)
+		become_root(uid, gid);
 	must(setsid(), "setsid");
 	root(words[1], words[2], words[3]);
 	must(sethostname("floor", 5), "sethostname");

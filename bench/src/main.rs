@@ -6,63 +6,123 @@
     reason = "tables are what this program is for"
 )]
 
-mod contest;
-mod machine;
-mod network;
-mod run;
 mod stats;
-mod unpack;
 
+mod table;
+
+mod plot;
+
+mod machine;
+
+mod helper;
+
+mod trace;
+
+mod contest;
+
+mod image;
+
+mod input;
+
+mod parts;
+
+mod guard;
+
+mod page;
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 
+use clap::builder::PossibleValue;
 use clap::{Parser, ValueEnum};
 
-use crate::contest::Table;
+use crate::machine::{Machine, Peer};
+use crate::page::Measured;
+use crate::parts::Part;
+
+/// The archives that every measurement has.
+const FIXTURES: [&str; 3] = [
+    "busybox-musl-amd64.tar.gz",
+    "busybox-glibc-amd64.tar.gz",
+    "alpine-minirootfs-3.20.3-x86_64.tar.gz",
+];
 
 /// Measures mk beside other tools that do the same work. Needs root.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// What to measure
-    #[arg(value_enum, default_value_t = Part::All)]
-    part: Part,
+    /// What to measure; may be several
+    #[arg(value_enum, required = true)]
+    parts: Vec<What>,
     /// How many rounds count
     #[arg(long)]
     rounds: Option<usize>,
-    /// Leave out the large archive
+    /// Take small inputs, and leave out what has none: to see that all can be measured
     #[arg(long)]
     quick: bool,
+    /// Of `guard`: what is counted becomes the record
+    #[arg(long)]
+    bless: bool,
     /// Measure this mk [default: the one built from this checkout]
     #[arg(long, value_name = "FILE")]
     mk: Option<PathBuf>,
-    /// Write the tables as JSON, too; times are in seconds
+    /// Write all tables as JSON, too; in seconds and bytes
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write all ratios as a picture, too
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Put what is measured into this page, with JSON and pictures in the folder of its name
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     /// Put archives, stores and folders below this one, which should be on a disk
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     folder: PathBuf,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Part {
-    /// All of them
+/// A part, or all of them, or what is no measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
     All,
-    /// From the call to the end of a program that does nothing
-    Run,
-    /// From an archive to a folder
-    Unpack,
-    /// The same as `run`, with a network
-    Network,
+    Part(Part),
+    Guard,
+}
+
+impl ValueEnum for What {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [What; 13] = {
+            let mut all = [What::All; 13];
+            let mut at = 0;
+            while at < Part::ALL.len() {
+                all[at + 1] = What::Part(Part::ALL[at]);
+                at += 1;
+            }
+            all[11] = What::Part(Part::Profile);
+            all[12] = What::Guard;
+            all
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::All => {
+                Some(PossibleValue::new("all").help("All of the following but `profile` and `guard`"))
+            }
+            Self::Part(part) => part.to_possible_value(),
+            Self::Guard => Some(
+                PossibleValue::new("guard").help("System calls and instructions, beside the record of them"),
+            ),
+        }
+    }
 }
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("`{program}` is not installed: apt-get install {package}")]
-    Missing {
-        program: &'static str,
-        package: &'static str,
-    },
+    #[error("not installed: {programs}; apt-get install {packages}")]
+    Missing { programs: String, packages: String },
     #[error("`{name}` failed with {status}: {said}")]
     Contestant {
         name: String,
@@ -76,27 +136,51 @@ enum Error {
     },
     #[error("the measurements need root and mounts of their own: {0}")]
     Root(nix::Error),
+    #[error("cannot follow a program with ptrace: {0}")]
+    Trace(nix::Error),
+    #[error("`{command}` did not succeed while it was counted, but ended with {code:?}")]
+    Traced { command: String, code: Option<i32> },
+    #[error("`{path}` is no record: {why}")]
+    Record { path: PathBuf, why: String },
+    #[error("`{0}`: {1}")]
+    Page(PathBuf, String),
     #[error("{0}")]
     Io(#[from] std::io::Error),
     #[error("there are no fixtures: set MK_FIXTURES to the folder of busybox-musl-amd64.tar.gz")]
     NoFixtures,
-    #[error("`mk inspect` printed what is no image: {0}")]
+    #[error("mk printed what this cannot read: {0}")]
     Document(String),
 }
 
+impl Error {
+    fn missing(peers: &[Peer]) -> Self {
+        let list = |of: fn(&Peer) -> &str| peers.iter().map(of).collect::<Vec<_>>().join(" ");
+        Self::Missing {
+            programs: list(|peer| peer.program),
+            packages: list(|peer| peer.package),
+        }
+    }
+}
+
 /// What every part is given.
+#[derive(Debug, Clone)]
 struct Bench {
     mk: PathBuf,
     fixtures: PathBuf,
     /// Where everything is put; not deleted before the last measurement, because a disk is slow for seconds after that.
     folder: PathBuf,
+    /// Where input stays from one call to the next that takes long to make.
+    kept: PathBuf,
     rounds: Option<usize>,
     quick: bool,
 }
 
 fn main() -> ExitCode {
-    match measure(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let done = helper::call(&words).unwrap_or_else(|| measure(&Arguments::parse_from(words)));
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -104,39 +188,77 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(arguments: &Arguments) -> Result<(), Error> {
+/// Says something on stdout, where tables go.
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Measures; returns whether all is well.
+fn measure(arguments: &Arguments) -> Result<bool, Error> {
+    let asked = |what: What| arguments.parts.contains(&what);
+    let all = asked(What::All);
+    let mut parts: Vec<Part> = asked(What::Part(Part::Profile))
+        .then_some(Part::Profile)
+        .into_iter()
+        .collect();
+    parts.extend(
+        Part::ALL
+            .into_iter()
+            .filter(|part| all || asked(What::Part(*part))),
+    );
+    let peers: Vec<Peer> = parts
+        .iter()
+        .flat_map(|part| part.peers(arguments.quick))
+        .collect();
+    machine::check(&peers)?;
     machine::own_mounts()?;
     let folder = tempfile::Builder::new()
         .prefix("mk-bench-")
         .tempdir_in(&arguments.folder)?;
+    // An ordinary user has a folder of its own in there.
+    fs_err::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
     let bench = Bench {
         mk: arguments.mk.clone().map_or_else(machine::build_mk, Ok)?,
         fixtures: fixtures()?,
         folder: folder.path().to_owned(),
+        kept: arguments.folder.join("mk-bench-kept"),
         rounds: arguments.rounds,
         quick: arguments.quick,
     };
-    let mut tables: Vec<Table> = Vec::new();
-    let mut tell = |table: Table| {
-        println!("{}", table.text());
-        tables.push(table);
-    };
-    let wanted = |part| [part, Part::All].contains(&arguments.part);
-    if wanted(Part::Run) {
-        run::measure(&bench, &mut tell)?;
-    }
-    if wanted(Part::Unpack) {
-        unpack::measure(&bench, &mut tell)?;
-    }
-    // Last, because it leaves the network of the machine for good.
-    if wanted(Part::Network) {
-        network::measure(&bench, &mut tell)?;
+    let machine = Machine::here(&bench.folder)?;
+    say(&format!("{machine}\n"));
+    let mut all: Vec<Measured> = Vec::new();
+    for part in parts {
+        let mut tables = Vec::new();
+        part.measure(&bench, &mut |new| {
+            for table in &new {
+                say(&format!("{}: {}", part.name(), table.text()));
+            }
+            tables.extend(new);
+        })?;
+        let measured = Measured {
+            part: part.name(),
+            machine: machine.clone(),
+            tables,
+        };
+        if let Some(page) = &arguments.page {
+            page::keep(page, &measured)?;
+        }
+        all.push(measured);
     }
     if let Some(path) = &arguments.json {
-        let json: Vec<serde_json::Value> = tables.iter().map(Table::json).collect();
-        fs_err::write(path, format!("{:#}\n", serde_json::Value::from(json)))?;
+        let json = serde_json::to_string_pretty(&all)
+            .map_err(|error| Error::Page(path.clone(), error.to_string()))?;
+        fs_err::write(path, json + "\n")?;
     }
-    Ok(())
+    if let Some(path) = &arguments.svg {
+        let tables: Vec<_> = all.into_iter().flat_map(|measured| measured.tables).collect();
+        fs_err::write(path, plot::svg(&tables))?;
+    }
+    if arguments.parts.contains(&What::Guard) {
+        return guard::measure(&bench, arguments.bless);
+    }
+    Ok(true)
 }
 
 /// Returns the folder of archives that tests and measurements use where they need input that nobody here wrote.
@@ -147,6 +269,6 @@ fn measure(arguments: &Arguments) -> Result<(), Error> {
 fn fixtures() -> Result<PathBuf, Error> {
     let said = std::env::var_os("MK_FIXTURES").map(PathBuf::from);
     let folder = said.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/fixtures").into());
-    let found = folder.join(unpack::FIXTURES[0]).exists();
+    let found = folder.join(FIXTURES[0]).exists();
     found.then_some(folder).ok_or(Error::NoFixtures)
 }

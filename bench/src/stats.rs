@@ -1,7 +1,9 @@
 //! Times → numbers that say what a contestant takes, and how sure that is.
 
-/// What many measurements of one thing come to, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq)]
+use serde::{Deserialize, Serialize};
+
+/// What many measurements of one thing come to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     /// Half of them took less.
     pub(crate) median: f64,
@@ -35,13 +37,28 @@ fn quantile(sorted: &[f64], part: f64) -> Option<f64> {
     Some(below + (above - below) * place.fract())
 }
 
-/// Returns the median of what `ours` took of `theirs` in the same round; the rounds of both are in the same order.
+/// What ours takes of what theirs takes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ratio {
+    /// Of the ratios within each round.
+    pub(crate) median: f64,
+    /// A quarter of them is below this.
+    pub(crate) low: f64,
+    /// A quarter of them is above this.
+    pub(crate) high: f64,
+}
+
+/// Returns what `ours` took of `theirs` in the same round; the rounds of both are in the same order.
 ///
 /// What slows the machine down for a while slows both of a round, so this moves less than the ratio of the medians.
-pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Option<f64> {
+pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Option<Ratio> {
     let mut ratios: Vec<f64> = ours.iter().zip(theirs).map(|(our, their)| our / their).collect();
     ratios.sort_by(f64::total_cmp);
-    quantile(&ratios, 0.5)
+    Some(Ratio {
+        median: quantile(&ratios, 0.5)?,
+        low: quantile(&ratios, 0.25)?,
+        high: quantile(&ratios, 0.75)?,
+    })
 }
 
 /// A generator of numbers for shuffling (xorshift64).
@@ -99,7 +116,8 @@ mod tests {
     #[test]
     fn a_ratio_is_that_of_the_same_round() {
         // The second round was ten times slower for both.
-        assert_eq!(ratio(&[2.0, 20.0, 2.0], &[1.0, 10.0, 1.0]), Some(2.0));
+        let ratio_of = |ours: &[f64], theirs: &[f64]| ratio(ours, theirs).map(|ratio| ratio.median);
+        assert_eq!(ratio_of(&[2.0, 20.0, 2.0], &[1.0, 10.0, 1.0]), Some(2.0));
         assert_eq!(ratio(&[], &[]), None);
     }
 

@@ -1,0 +1,272 @@
+//! A program under ptrace(2), with all processes and threads that it makes: which system calls they make, and how many
+//! instructions they execute.
+//!
+//! Both are counted here, with the kernel's help alone. `perf stat` needs a counter that virtual machines rarely have, and
+//! valgrind knows neither openat2(2) nor clone3(2) (docs/decisions/0025).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use mk_core::seccomp::Arch;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::Error;
+
+/// What is counted; the other would be slower, or is not needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// System calls by name.
+    Calls,
+    /// Single steps, which take some microseconds each.
+    Instructions,
+    /// System calls, and how long each takes.
+    Times,
+}
+
+/// A system call as one of the processes makes it: 0 is the program itself, then the others as they are born.
+pub(crate) type Call = (usize, String);
+
+/// How often a process makes a call, and how many seconds that takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spent {
+    pub(crate) count: u64,
+    pub(crate) seconds: f64,
+}
+
+/// How often something happened.
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// Runs `command`, which must succeed, and counts `what` in it, from its own first instruction on: system calls under their
+/// names, instructions under `""`.
+pub(crate) fn count(command: &Command, what: What) -> Result<Counts, Error> {
+    let tracer = follow(command, what)?;
+    if what == What::Instructions {
+        return Ok(Counts::from([(String::new(), tracer.steps)]));
+    }
+    let mut counts = Counts::new();
+    for ((_, number), spent) in &tracer.calls {
+        *counts.entry(name(*number)).or_default() += spent.count;
+    }
+    Ok(counts)
+}
+
+/// Runs `command`, which must succeed, and returns what its processes spend in their system calls. To stop at a call takes
+/// time, too, which is in each of them.
+pub(crate) fn spend(command: &Command) -> Result<BTreeMap<Call, Spent>, Error> {
+    let tracer = follow(command, What::Times)?;
+    let calls = tracer.calls.iter();
+    Ok(calls
+        .map(|((process, number), spent)| ((*process, name(*number)), *spent))
+        .collect())
+}
+
+/// Returns the name of a system call.
+fn name(number: u64) -> String {
+    let mut calls = Arch::HERE.calls();
+    let found = calls.find(|(_, its)| u64::from(*its) == number);
+    found.map_or_else(|| format!("call-{number}"), |(name, _)| name.into())
+}
+
+fn follow(command: &Command, what: What) -> Result<Tracer, Error> {
+    // A shell that waits until it is traced, and becomes the program.
+    let mut held = Command::new("/bin/sh");
+    held.args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = held.spawn().map_err(|source| Error::Start {
+        program: PathBuf::from("/bin/sh"),
+        source,
+    })?;
+    let first = Pid::from_raw(child.id().cast_signed());
+    let mut tracer = Tracer {
+        first,
+        what,
+        begun: false,
+        processes: Vec::new(),
+        entered: BTreeMap::new(),
+        calls: BTreeMap::new(),
+        steps: 0,
+    };
+    let code = tracer.begin().and_then(|()| tracer.follow());
+    match code.map_err(Error::Trace)? {
+        Some(0) => Ok(tracer),
+        code => Err(Error::Traced {
+            command: shown(command),
+            code,
+        }),
+    }
+}
+
+/// Returns a command as it would be typed.
+pub(crate) fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}
+
+struct Tracer {
+    first: Pid,
+    what: What,
+    /// Whether the shell has become the program.
+    begun: bool,
+    /// As they are born.
+    processes: Vec<Pid>,
+    /// Who is in which call, and since when.
+    entered: BTreeMap<Pid, (u64, Instant)>,
+    /// By process and number.
+    calls: BTreeMap<(usize, u64), Spent>,
+    steps: u64,
+}
+
+impl Tracer {
+    fn begin(&self) -> nix::Result<()> {
+        waitpid(self.first, Some(WaitPidFlag::WUNTRACED))?;
+        let options = Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_TRACEFORK
+            | Options::PTRACE_O_TRACEVFORK
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEEXEC
+            | Options::PTRACE_O_EXITKILL;
+        ptrace::seize(self.first, options)?;
+        kill(self.first, Signal::SIGCONT)
+    }
+
+    /// Lets them all run to their ends; returns the exit code of the first, unless a signal ended it.
+    fn follow(&mut self) -> nix::Result<Option<i32>> {
+        let mut code = None;
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+        loop {
+            let status = match waitpid(None, Some(flags)) {
+                Err(Errno::ECHILD) => return Ok(code),
+                other => other?,
+            };
+            let (pid, signal) = match status {
+                WaitStatus::PtraceSyscall(pid) => {
+                    self.see_call(pid);
+                    (pid, None)
+                }
+                WaitStatus::Stopped(pid, Signal::SIGTRAP) if self.stepping() => {
+                    self.steps += 1;
+                    (pid, None)
+                }
+                WaitStatus::PtraceEvent(pid, _, event) => {
+                    self.begun |= event == libc::PTRACE_EVENT_EXEC;
+                    (pid, None)
+                }
+                WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
+                WaitStatus::Exited(pid, its) if pid == self.first => {
+                    code = Some(its);
+                    continue;
+                }
+                _ => continue,
+            };
+            let gone = match self.stepping() {
+                true => ptrace::step(pid, signal),
+                false => ptrace::syscall(pid, signal),
+            };
+            // It may have been killed meanwhile, as whatever is in a container is at its end.
+            if gone.is_err_and(|errno| errno != Errno::ESRCH) {
+                gone?;
+            }
+        }
+    }
+
+    fn stepping(&self) -> bool {
+        self.begun && self.what == What::Instructions
+    }
+
+    fn see_call(&mut self, pid: Pid) {
+        let now = Instant::now();
+        let entry = ptrace::syscall_info(pid).is_ok_and(|info| info.op == libc::PTRACE_SYSCALL_INFO_ENTRY);
+        if !self.begun {
+            return;
+        }
+        let process = self.process(pid);
+        if !entry {
+            if let Some((number, since)) = self.entered.remove(&pid) {
+                let spent = self.calls.entry((process, number)).or_default();
+                spent.seconds += (now - since).as_secs_f64();
+            }
+            return;
+        }
+        let registers = ptrace::getregs(pid);
+        #[cfg(target_arch = "x86_64")]
+        let number = registers.map(|registers| registers.orig_rax);
+        #[cfg(target_arch = "aarch64")]
+        let number = registers.map(|registers| registers.regs[8]);
+        if let Ok(number) = number {
+            self.calls.entry((process, number)).or_default().count += 1;
+            self.entered.insert(pid, (number, Instant::now()));
+        }
+    }
+
+    fn process(&mut self, pid: Pid) -> usize {
+        let known = self.processes.iter().position(|&its| its == pid);
+        known.unwrap_or_else(|| {
+            self.processes.push(pid);
+            self.processes.len() - 1
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_calls_of_a_program_are_counted_and_those_of_its_children_too() {
+        let mut command = Command::new("/bin/sh");
+        let once = count(command.args(["-c", "exit 0"]), What::Calls).unwrap();
+        let mut command = Command::new("/bin/sh");
+        let twice = count(command.args(["-c", "(exit 0); exit 0"]), What::Calls).unwrap();
+        assert_eq!(once.get("exit_group"), Some(&1), "{once:?}");
+        assert_eq!(twice.get("exit_group"), Some(&2), "{twice:?}");
+    }
+
+    #[test]
+    fn what_is_spent_in_a_call_is_told_of_the_process_that_makes_it() {
+        let mut command = Command::new("/bin/sh");
+        let spent = spend(command.args(["-c", "sleep 0.2; exit 0"])).unwrap();
+        let (call, slept) = spent
+            .iter()
+            .find(|((_, name), _)| name.contains("nanosleep"))
+            .unwrap();
+        assert_eq!((call.0, slept.count), (1, 1), "{spent:?}");
+        assert!(slept.seconds > 0.1, "{slept:?}");
+    }
+
+    #[test]
+    fn more_work_is_more_instructions() {
+        let steps = |script| {
+            let mut command = Command::new("/bin/sh");
+            count(command.args(["-c", script]), What::Instructions).unwrap()[""]
+        };
+        let (little, much) = (steps("exit 0"), steps("for i in 1 2 3 4 5 6 7 8 9; do :; done"));
+        assert!(little > 1000, "{little}");
+        assert!(much > little + 500, "{little} and {much}");
+    }
+
+    #[test]
+    fn a_program_that_fails_is_not_counted() {
+        let mut command = Command::new("/bin/sh");
+        let failed = count(command.args(["-c", "exit 3"]), What::Calls);
+        assert!(matches!(failed, Err(Error::Traced { code: Some(3), .. })));
+    }
+}
