@@ -11,12 +11,18 @@ pub(crate) struct Late<A>(pub(crate) Box<A>);
 
 impl<A: Args> Args for Late<A> {
     fn augment_args(command: Command) -> Command {
-        command.defer(A::augment_args)
+        command.defer(describe::<A>)
     }
 
     fn augment_args_for_update(command: Command) -> Command {
         command.defer(A::augment_args_for_update)
     }
+}
+
+/// Tells clap of the arguments. What the command is for was said at its place, and not by what some of them have in common.
+fn describe<A: Args>(command: Command) -> Command {
+    let about = command.get_about().cloned().unwrap_or_default();
+    A::augment_args(command).about(about).long_about(None)
 }
 
 impl<A: FromArgMatches> FromArgMatches for Late<A> {
