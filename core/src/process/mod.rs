@@ -17,7 +17,6 @@ mod child;
 mod console;
 /// Exit codes, and the step that failed.
 pub mod exit;
-mod fresh;
 /// Who is root inside.
 pub mod idmap;
 mod init;
@@ -46,7 +45,6 @@ pub use prepare::{Foreign, Prepared};
 pub use program::Program;
 
 use carried::Carried;
-use fresh::{Delivery, Maker};
 use relay::Waiting;
 use report::{Listener, Told};
 use uplink::Attendant;
@@ -146,8 +144,6 @@ struct Ends {
     report: Listener,
     /// Where the child waits for the helper of `--network user`; taken by that.
     uplink_gate: Option<OwnedFd>,
-    /// Makes the network namespace that the child goes into.
-    network: Option<Maker>,
     /// Nothing is ever written to it: that the kernel closes it when mk ends is the message.
     _tether: OwnedFd,
 }
@@ -213,11 +209,7 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
     // It waits for its interface later, and makes its mounts meanwhile.
     let line = work.connection().map(|_| process::pipe()).transpose()?;
     let uplink = work.uplink().map(|_| process::pipe()).transpose()?;
-    let (network, delivery) = match work.has_fresh_network() {
-        true => fresh::start()?.unzip(),
-        false => (None, None),
-    };
-    match work.born(delivery.is_some())? {
+    match work.born()? {
         Side::Parent { pid, handle } => {
             // Whoever listens hears that the child is gone only where nobody else could still speak.
             drop(reported);
@@ -227,7 +219,6 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
                 layer: None,
                 report,
                 uplink_gate: uplink.map(|(_, go)| go),
-                network,
                 _tether: tether,
             };
             if let Some((_, go)) = gate
@@ -262,12 +253,7 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
             let uplink = uplink.map(|(uplink, _)| uplink);
             match work {
                 Work::Run(ready) => {
-                    let gates = Gates {
-                        gate,
-                        line,
-                        uplink,
-                        network: delivery,
-                    };
+                    let gates = Gates { gate, line, uplink };
                     child::run(ready, tethered, reported, gates, files)
                 }
                 Work::Join(ready) => join::run(ready, tethered, reported, gate, files),
@@ -285,8 +271,6 @@ struct Gates {
     line: Option<OwnedFd>,
     /// For the helper of its network.
     uplink: Option<OwnedFd>,
-    /// For its network namespace.
-    network: Option<Delivery>,
 }
 
 impl Ends {
@@ -513,14 +497,7 @@ impl Child {
                 return Ok(());
             }
             Told::Nothing => {
-                // A container that gets no network namespace ends without a word.
-                if let Some(maker) = self.ends.network.take()
-                    && let Err(failed) = maker.finish()
-                {
-                    self.phase = Phase::Failed(failed.into());
-                    return Ok(());
-                }
-                // So does one whose helper failed.
+                // A container whose helper failed ends without a word.
                 if let Some(failed) = self.attendant.as_ref().and_then(Attendant::failure) {
                     self.phase = Phase::Failed(failed.into());
                     return Ok(());
