@@ -79,10 +79,10 @@ impl Store {
         let file = self.full(self.dir.open_or_create(path))?;
         if !file::try_lock(&file, kind)? {
             let on = match kind {
-                LockKind::Shared => "`mk gc`, which is clearing the store",
-                LockKind::Exclusive => "other processes, which are using the store",
+                LockKind::Shared => "`mk gc`, which is clearing the store".to_owned(),
+                LockKind::Exclusive => users(&file::lock_holders(&file)),
             };
-            watch.see(Event::Waiting { on });
+            watch.see(Event::Waiting { on: &on });
             file::lock(&file, kind)?;
         }
         Ok(file)
@@ -207,6 +207,34 @@ fn holder_of(file: &File) -> Result<Option<String>> {
     Ok(Some(holder(b"")))
 }
 
+/// Returns who uses the store, in words, as far as that is known: other machines and other namespaces have processes, too.
+fn users(processes: &[u32]) -> String {
+    let shown = processes.iter().take(3).map(|pid| {
+        let words = fs_err::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words);
+        let words: Vec<&str> = words.split_terminator('\0').collect();
+        match words
+            .first()
+            .map(|program| program.rsplit('/').next().unwrap_or(program))
+        {
+            Some(program) => {
+                let call = [&[program], &words[1..]].concat().join(" ");
+                format!("process {pid} (`{}`)", crate::path::shown(call.as_bytes()))
+            }
+            None => format!("process {pid}"),
+        }
+    });
+    let mut shown: Vec<String> = shown.collect();
+    match (shown.len(), processes.len() - shown.len()) {
+        (0, _) => "other processes, which are using the store".to_owned(),
+        (1, 0) => format!("{}, which is using the store", shown[0]),
+        (_, more) => {
+            shown.extend((more > 0).then(|| format!("{more} more")));
+            format!("{}, which are using the store", shown.join(", "))
+        }
+    }
+}
+
 /// Returns who holds a key, in words, from the text of the lock file.
 fn holder(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
@@ -234,6 +262,35 @@ pub(super) fn boot_id() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_uses_the_store_is_told_by_process() {
+        let own = users(&[std::process::id()]);
+        let id = format!("process {} (`mk_core-", std::process::id());
+        assert!(
+            own.starts_with(&id) && own.ends_with("`), which is using the store"),
+            "{own}"
+        );
+        assert_eq!(users(&[]), "other processes, which are using the store");
+        let none = u32::MAX;
+        assert_eq!(
+            users(&[none; 5]),
+            format!("process {none}, process {none}, process {none}, 2 more, which are using the store")
+        );
+    }
+
+    #[test]
+    fn those_who_hold_a_lock_are_known() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let (one, other) = (
+            dir.open_or_create("lock").unwrap(),
+            dir.open_or_create("lock").unwrap(),
+        );
+        assert_eq!(file::lock_holders(&other), []);
+        file::lock(&one, LockKind::Shared).unwrap();
+        assert_eq!(file::lock_holders(&other), [std::process::id()]);
+    }
 
     #[test]
     fn those_who_wait_are_told_for_whom() {

@@ -237,6 +237,33 @@ pub fn try_lock(file: impl AsFd, kind: LockKind) -> Result<bool, SysError> {
     }
 }
 
+/// Returns the processes that hold a lock on an open file (flock(2)), as far as /proc/locks tells: of this pid namespace only, and
+/// not on every filesystem.
+pub fn lock_holders(file: impl AsFd) -> Vec<u32> {
+    let Ok(stat) = fs::fstat(&file) else {
+        return Vec::new();
+    };
+    let device = stat.st_dev;
+    let place = format!(
+        "{:02x}:{:02x}:{}",
+        fs::major(device),
+        fs::minor(device),
+        stat.st_ino
+    );
+    let text = fs_err::read_to_string("/proc/locks").unwrap_or_default();
+    // `1: FLOCK ADVISORY READ 4711 fe:00:1234 0 EOF`; who waits has an arrow behind the number (proc_locks(5)).
+    let holder = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        (words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&place.as_str()))
+            .then(|| words[4].parse().ok())
+            .flatten()
+    };
+    let mut holders: Vec<u32> = text.lines().filter_map(holder).filter(|&pid| pid != 0).collect();
+    holders.sort_unstable();
+    holders.dedup();
+    holders
+}
+
 /// Whether this process may write to the file, or make files in the folder, `path` (access(2), for the effective user).
 pub fn may_write(path: &Path) -> bool {
     fs::accessat(fs::CWD, path, fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok()
