@@ -1,6 +1,8 @@
 //! Stores on other filesystems than the machine's: the same digests, and whatever mk does with a store works.
 
+use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Instant;
 
 use crate::harness::chance::Chance;
 use crate::harness::{Output, Sandbox, needs};
@@ -120,27 +122,116 @@ fn a_store_that_is_moved_is_the_same_store() {
     sandbox.verify();
 }
 
+/// A build is killed, or finds the disk full, or both; then there is room, and others use the store. Says first how the build ended,
+/// and then only what should not be.
+const BEFALLEN: &str = r#"
+mk=$0; store=$PWD/m/store
+mount -t tmpfs -o size=${SIZE}k tmpfs m
+"$mk" build -q all.toml --store "$store" >out 2>err &
+build=$!
+if [ "$KILL" != never ]; then sleep "$KILL"; kill -9 $build 2>/dev/null || true; fi
+if wait $build 2>/dev/null; then echo enough
+elif grep -q 'is full' err; then echo full
+elif [ -s err ]; then cat err
+else echo killed; fi
+mount -o remount,size=100m m
+# Its processes have this store on their command line, and the commands of its steps a number.
+busy() { pgrep -f "build -q all.toml --store $store" || pgrep -f "sleep 0[.]0$NUMBER"; }
+tries=0
+while busy >/dev/null && [ $tries -lt 200 ]; do tries=$((tries + 1)); sleep 0.05; done
+busy || true
+"$mk" verify --store "$store" >&2 || echo damaged
+left() {
+    # A build that was killed early has not made them yet.
+    for folder in "$store" "$store/rootfs" "$store/trash"; do [ -d "$folder" ] && find "$folder" -maxdepth 1 -name 'staging*'; done
+    [ ! -d "$store/scratch" ] || ls -A "$store/scratch"
+}
+left
+grep " $store" /proc/self/mountinfo || true
+"$mk" build -q all.toml --store "$store"
+"$mk" verify --store "$store" >&2 || echo damaged
+"$mk" run --store "$store" all tail -n 1 /numbers /more
+left
+"#;
+
+/// How many builds are befallen. `MK_TEST_STRESS` makes them a hundred.
+fn rounds() -> usize {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is how a test is told to be thorough"
+    )]
+    let thorough = std::env::var_os("MK_TEST_STRESS").is_some();
+    if thorough { 100 } else { 20 }
+}
+
 #[test]
-fn a_disk_that_is_full_at_any_point_of_a_build_damages_nothing() {
-    let Some(sandbox) = scene() else { return };
-    let expected = script(&sandbox, "here", "\"$0\" build -q all.toml").ok().stdout;
-    let mut chance = Chance::new();
-    let mut full = 0;
-    for round in 0..25 {
-        // The image takes some 3 MiB, and its archive another.
-        let size = 100 + chance.below(5000);
-        let text = format!(
-            "mount -t tmpfs -o size={size}k tmpfs m
-             if \"$0\" build -q all.toml >out 2>err; then echo enough; else echo full; grep -q full err || cat err; fi
-             mount -o remount,size=100m m
-             \"$0\" verify >&2; \"$0\" build -q all.toml; \"$0\" verify >&2
-             find m/store m/store/rootfs m/store/trash -maxdepth 1 -name 'staging*'"
-        );
-        let got = script(&sandbox, "m/store", &text);
-        let what = format!("round {round}, {size} KiB, MK_TEST_SEED={}: {got}", chance.seed);
-        let (first, rest) = got.stdout.split_once('\n').expect(&what);
-        full += usize::from(first == "full");
-        assert_eq!((got.code, rest), (Some(0), &*expected), "{what}");
+fn a_build_that_is_killed_or_finds_the_disk_full_at_any_point_leaves_nothing() {
+    let Some(sandbox) = boxed("") else { return };
+    if needs::program("pgrep").is_none() {
+        return;
     }
-    assert!(full >= 5, "only {full} of 25 disks were full");
+    fs_err::create_dir(sandbox.work().join("m")).unwrap();
+    let number = std::process::id();
+    sandbox.write(
+        "all.toml",
+        format!(
+            "[[step]]\nunpack = 'rootfs.tar.gz'\n\
+             [[step]]\nrun = 'seq 50000 >/numbers; sleep 0.0{number}; rm -r /var; mkdir -m 1777 /var'\n\
+             [[step]]\nwrite = '/written'\ntext = 'x'\n\
+             [[step]]\nrun = 'seq 70000 >/more; ln /more /again; sleep 0.0{number}; chmod 4755 /more'\n"
+        ),
+    );
+    let mut chance = Chance::new();
+    let begin = Instant::now();
+    let expected = script_as_anyone(&sandbox, "100000", "never", number).ok().stdout;
+    let duration = begin.elapsed();
+    let (first, expected) = expected.split_once('\n').unwrap();
+    assert_eq!((first, expected.lines().count()), ("enough", 6), "{expected}");
+    let mut ends: BTreeMap<String, usize> = BTreeMap::new();
+    for round in 0..rounds() {
+        // The image takes some 4 MiB. Of the time that all of it took, the build is the first third.
+        let (full, killed) = match chance.below(3) {
+            0 => (true, false),
+            1 => (false, true),
+            _ => (true, true),
+        };
+        let size = if full { 100 + chance.below(5500) } else { 100_000 };
+        let kill = match killed {
+            true => format!("{:.3}", chance.moment(duration / 2).as_secs_f64()),
+            false => "never".to_owned(),
+        };
+        let got = script_as_anyone(&sandbox, &size.to_string(), &kill, number);
+        let what = format!(
+            "round {round}, {size} KiB, killed after {kill}, MK_TEST_SEED={}: {got}",
+            chance.seed
+        );
+        let (end, rest) = got.stdout.split_once('\n').expect(&what);
+        assert!(["enough", "full", "killed"].contains(&end), "{what}");
+        assert_eq!((got.code, rest), (Some(0), expected), "{what}");
+        *ends.entry(end.to_owned()).or_default() += 1;
+    }
+    let count = |end: &str| ends.get(end).copied().unwrap_or_default();
+    println!("of {} builds: {ends:?}, MK_TEST_SEED={}", rounds(), chance.seed);
+    assert!(
+        count("full") >= rounds() / 10 && count("killed") >= rounds() / 10,
+        "{ends:?}, MK_TEST_SEED={}",
+        chance.seed
+    );
+}
+
+/// Runs [`BEFALLEN`] as root of a mount namespace of its own.
+fn script_as_anyone(sandbox: &Sandbox, size: &str, kill: &str, number: u32) -> Output {
+    let mk = sandbox.command();
+    let mut command = Command::new("unshare");
+    let flags = if needs::is_root() { "-m" } else { "-Urm" };
+    command.args([flags, "sh", "-ec", BEFALLEN]).arg(mk.get_program());
+    command.current_dir(sandbox.work()).env_clear();
+    let envs = mk.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    command
+        .envs(envs)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("SIZE", size)
+        .env("KILL", kill)
+        .env("NUMBER", number.to_string());
+    sandbox.output("a build that something befalls", &mut command)
 }
