@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -745,24 +746,31 @@ fn gc_among_builds_and_runs_takes_what_nobody_uses_and_nothing_else() {
         sandbox.write(
             format!("app{app}.toml"),
             format!(
-                "[[step]]\nunpack = 'rootfs.tar.gz'\n[[step]]\nrun = 'echo {app} >/own; seq 2000 >/all'\n[[step]]\nwrite = '/more'\ntext = '{app}'\n"
+                "[[step]]\nunpack = 'rootfs.tar.gz'\n\
+                 [[step]]\nrun = 'echo {app} >/own; seq 2000 >/all; echo {app} >>/cache/used'\n\
+                 mounts = [{{ cache = 'shared', at = '/cache' }}]\n\
+                 [[step]]\nwrite = '/more'\ntext = '{app}'\n"
             ),
         );
     }
     let end = Instant::now() + stress();
     let seed = Chance::new().seed;
-    let busy = |number: u64, act: &(dyn Fn(&mut Chance) + Sync)| {
+    let rounds: [AtomicUsize; 6] = Default::default();
+    let busy = |number: u64, kind: usize, act: &(dyn Fn(&mut Chance) + Sync)| {
         let mut chance = Chance::of(seed.wrapping_add(number));
         while Instant::now() < end {
             act(&mut chance);
+            rounds[kind].fetch_add(1, Ordering::Relaxed);
         }
     };
     let any = |chance: &mut Chance| chance.below(APPS);
+    const LOOK: &str = "cat /own /more; tail -n 1 /all; ls /bin/cat";
+    let looked = |app: usize| format!("{app}\n{app}2000\n/bin/cat\n");
     std::thread::scope(|scope| {
-        let (sandbox, busy) = (&sandbox, &busy);
+        let (sandbox, busy, looked) = (&sandbox, &busy, &looked);
         for number in 0..2 {
             scope.spawn(move || {
-                busy(number, &|chance| {
+                busy(number, 0, &|chance| {
                     let app = any(chance);
                     let built = sandbox.mk(["build", "-q", &format!("app{app}.toml")]);
                     assert_eq!(built.code, Some(0), "seed {seed}: {built}");
@@ -773,45 +781,85 @@ fn gc_among_builds_and_runs_takes_what_nobody_uses_and_nothing_else() {
                 });
             });
             scope.spawn(move || {
-                busy(10 + number, &|chance| {
+                busy(10 + number, 1, &|chance| {
                     let app = any(chance);
-                    let recipe = format!("./app{app}.toml");
-                    let run = sandbox.mk([
-                        "run",
-                        &recipe,
-                        "sh",
-                        "-c",
-                        "cat /own /more; tail -n 1 /all; ls /bin/cat",
-                    ]);
-                    assert_eq!(
-                        run.stdout,
-                        format!("{app}\n{app}2000\n/bin/cat\n"),
-                        "seed {seed}: {run}"
-                    );
+                    let run = sandbox.mk(["run", &format!("./app{app}.toml"), "sh", "-c", LOOK]);
+                    assert_eq!(run.stdout, looked(app), "seed {seed}: {run}");
                 });
             });
         }
+        // By itself, and longer than a gc takes.
         scope.spawn(move || {
-            busy(20, &|chance| {
-                let room: &[&str] = if chance.below(2) == 0 {
-                    &["--max-size", "1"]
-                } else {
-                    &[]
-                };
-                let collected = sandbox.mk([&["gc", "--keep", "0"], room].concat());
+            busy(20, 2, &|chance| {
+                let app = any(chance);
+                let script = format!("sleep 0.{}; {LOOK}", 1 + chance.below(9));
+                let recipe = format!("./app{app}.toml");
+                let started = sandbox.mk(["run", "-d", "--name", "by-itself", &recipe, "sh", "-c", &script]);
+                assert_eq!(started.code, Some(0), "seed {seed}: {started}");
+                sandbox.mk(["rm", "--image", &format!("app{app}")]);
+                let waited = sandbox.mk(["wait", "by-itself"]);
+                let logs = sandbox.mk(["logs", "by-itself"]);
+                assert_eq!(logs.stdout, looked(app), "seed {seed}: {waited} {logs}");
+                sandbox.mk(["rm", "by-itself"]).ok();
+            });
+        });
+        // A name that nobody else takes away keeps what another may.
+        scope.spawn(move || {
+            busy(30, 3, &|chance| {
+                let app = any(chance);
+                let tagged = sandbox.mk(["tag", &format!("app{app}"), "mine"]);
+                if tagged.code != Some(0) {
+                    assert!(
+                        tagged.stderr.contains("there is no image"),
+                        "seed {seed}: {tagged}"
+                    );
+                    return;
+                }
+                std::thread::sleep(chance.moment(Duration::from_millis(300)));
+                let run = sandbox.mk(["run", "mine", "sh", "-c", LOOK]);
+                assert_eq!(run.stdout, looked(app), "seed {seed}: {run}");
+                sandbox.mk(["rm", "mine"]).ok();
+            });
+        });
+        scope.spawn(move || {
+            busy(40, 4, &|chance| {
+                let mut words = vec!["gc"];
+                let ages: [&[&str]; 4] = [&["--keep", "0"], &["--keep", "0"], &["--keep", "1s"], &[]];
+                words.extend(ages[chance.below(4)]);
+                for more in [&["--max-size", "1"][..], &["--caches"], &["--dry-run"]] {
+                    if chance.below(3) == 0 {
+                        words.extend(more);
+                    }
+                }
+                let collected = sandbox.mk(&words);
                 assert_eq!(collected.code, Some(0), "seed {seed}: {collected}");
             });
         });
+        scope.spawn(move || {
+            busy(50, 5, &|chance| {
+                let verify = sandbox.mk(["verify"]);
+                assert_eq!(verify.code, Some(0), "seed {seed}: {verify}");
+                std::thread::sleep(chance.moment(Duration::from_millis(500)));
+            });
+        });
     });
+    let counts = rounds.map(|count| count.into_inner());
+    println!("builds, runs, runs by themselves, tags, gcs, verifies: {counts:?}, seed {seed}");
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     sandbox.verify();
     sandbox.mk(["rm", "box"]).ok();
     for app in 0..APPS {
         sandbox.mk(["rm", &format!("app{app}")]);
     }
-    sandbox.mk(["gc", "--keep", "0"]).ok();
+    assert_eq!(
+        sandbox.mk(["images"]).ok().stdout.lines().count(),
+        0,
+        "seed {seed}"
+    );
+    sandbox.mk(["gc", "--keep", "0", "--caches"]).ok();
     for folder in [
         "objects", "trees", "rootfs", "images", "conf", "refs", "steps", "sources", "trash", "leases",
-        "builds",
+        "builds", "caches",
     ] {
         let left = files(&sandbox.store().join(folder));
         assert_eq!(left, Vec::<PathBuf>::new(), "seed {seed}: {folder}");
