@@ -104,7 +104,7 @@ fn repair(sandbox: &Sandbox) -> Output {
 type Damage = fn(&Sandbox, &Built);
 
 /// What befalls a store, and how it is told that it was mended.
-const DAMAGES: [(&str, Damage, &str); 17] = [
+const DAMAGES: [(&str, Damage, &str); 18] = [
     (
         "an object of an archive is another",
         |sandbox, _| overwrite(&object_of(sandbox, "etc/passwd"), "nobody"),
@@ -191,6 +191,15 @@ const DAMAGES: [(&str, Damage, &str); 17] = [
         "laid out anew",
     ),
     (
+        "neither an image nor its conf folder says what it said",
+        |sandbox, built| {
+            let etc = sandbox.store().join("conf").join(&built.image).join("etc");
+            overwrite(&etc.join("hostname"), "other\n");
+            overwrite(&sandbox.store().join("images").join(&built.image), "mk-image 1\n");
+        },
+        "built again by",
+    ),
+    (
         "a conf folder is gone",
         |sandbox, built| fs_err::remove_dir_all(sandbox.store().join("conf").join(&built.image)).unwrap(),
         "laid out anew",
@@ -236,8 +245,17 @@ fn a_damage_that_another_one_hid_is_mended_too() {
 
 #[test]
 fn several_damages_at_once_are_mended_also_without_steps_to_help() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is how a test is told to be thorough"
+    )]
+    let rounds = if std::env::var_os("MK_TEST_STRESS").is_some() {
+        60
+    } else {
+        6
+    };
     let mut chance = Chance::new();
-    for round in 0..6 {
+    for round in 0..rounds {
         let Some((sandbox, built)) = scene() else { return };
         let mut what = format!("round {round}, MK_TEST_SEED={}", chance.seed);
         for _ in 0..4 {

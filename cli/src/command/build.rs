@@ -325,7 +325,7 @@ impl Order {
         let assemble::Error::Step { index, source, .. } = &error else {
             return error.into();
         };
-        let StepError::Run(failed @ RunError::Command { last, .. }) = &**source else {
+        let StepError::Run(failed @ RunError::Command { last, full, .. }) = &**source else {
             return error.into();
         };
         let start = self.recipe.steps.get(index - 1).map_or(0, |step| step.span.start);
@@ -336,10 +336,11 @@ impl Order {
             why.push_str("; the last that it printed:");
             last.iter().for_each(|line| why.push_str(&format!("\n  {line}")));
         }
-        Failing::new(error.to_string())
-            .because(why)
-            .hint(format!("the step begins in line {line} of `{}`", self.place))
-            .into()
+        let mut hint = format!("the step begins in line {line} of `{}`", self.place);
+        if *full {
+            hint.push_str("; `mk gc` frees what no image needs");
+        }
+        Failing::new(error.to_string()).because(why).hint(hint).into()
     }
 
     /// Returns where the recipe names `path`, which lies beside it: the path itself, or, where an argument is put into that,

@@ -20,6 +20,7 @@ use crate::spec::streams::{Stdio, Streams};
 use crate::spec::{self, Asked, RunSpec, ScratchKind, Userns};
 use crate::store::{self, Owners, Stage, Store};
 use crate::sys::dir::Dir;
+use crate::sys::file;
 use crate::sys::process::Ending;
 use crate::sys::{SysError, namespace, place};
 use crate::tree::{Tree, change};
@@ -36,12 +37,14 @@ const LONGEST_LINE: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It failed.
-    #[error("the command {}", how(*.ending))]
+    #[error("the command {}{}", how(*.ending), if *.full { ", and the disk that it wrote to is full" } else { "" })]
     Command {
         /// How it ended.
         ending: Ending,
         /// The last that it printed.
         last: Vec<String>,
+        /// Whether there was no room left then: not every program says that this is why.
+        full: bool,
     },
     /// It cannot be run as the recipe has it.
     #[error(transparent)]
@@ -133,10 +136,11 @@ impl Run<'_> {
             Ending::Code(0) => Ok((kept, notes, places)),
             ending => {
                 let last = lines.finish();
+                let full = Dir::open(kept.path()).is_ok_and(|dir| !file::has_room(dir));
                 if let Some(shell) = self.shell {
                     self.open_shell(script, tree, &kept, shell)?;
                 }
-                Err(Error::Command { ending, last })
+                Err(Error::Command { ending, last, full })
             }
         }
     }

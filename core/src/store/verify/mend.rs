@@ -68,6 +68,10 @@ fn doomed(store: &Store, damage: &Damage) -> Vec<PathBuf> {
     // Of a rootfs or a conf the whole folder: with one file less it would pass for whole.
     let names = if path.starts_with(layout::OBJECTS) { 3 } else { 2 };
     let mut doomed = vec![path.iter().take(names).collect()];
+    if let Ok(image) = path.strip_prefix(layout::IMAGES) {
+        // What it should hold, nobody could say.
+        doomed.push(Path::new(layout::CONF).join(image));
+    }
     for tree in &damage.trees {
         // A step whose tree is not there is done again.
         doomed.push(PathBuf::from(format!("{}/{tree}", layout::TREES)));
