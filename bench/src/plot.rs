@@ -28,12 +28,8 @@ text { font: 12px sans-serif; fill: #24292f } .title { font-weight: bold } .mark
 
 /// Returns an SVG document with a bar for each row but the first of each table that is plotted.
 pub(crate) fn svg(tables: &[Table]) -> String {
-    let plotted = || {
-        tables
-            .iter()
-            .filter(|table| table.plotted && table.rows.len() > 1)
-    };
-    let lines: usize = plotted().map(|table| table.rows.len() + 1).sum();
+    let plotted = || tables.iter().filter(|table| table.is_plotted());
+    let lines: usize = plotted().map(|table| table.rows.len()).sum();
     let height = LINE * (lines as f64 + 2.0);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\">\n\

@@ -75,7 +75,7 @@ pub(super) fn measure(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
     let rows = rows.into_iter().filter_map(|(name, seconds, count)| {
         Some(Row {
             name,
-            differs: format!("{count} calls"),
+            differs: format!("calls: {count}"),
             summary: Summary::of(&seconds)?,
             ratio: None,
             budget: None,
