@@ -134,7 +134,7 @@ if wait $build 2>/dev/null; then echo enough
 elif grep -q 'is full' err; then echo full
 elif [ -s err ]; then cat err
 else echo killed; fi
-mount -o remount,size=100m m
+mount -t tmpfs -o remount,size=100m tmpfs m
 # Its processes have this store on their command line, and the commands of its steps a number.
 busy() { pgrep -f "build -q all.toml --store $store" || pgrep -f "sleep 0[.]0$NUMBER"; }
 tries=0
