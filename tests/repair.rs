@@ -233,17 +233,6 @@ fn every_kind_of_damage_is_mended_and_it_is_told_how() {
 }
 
 #[test]
-fn a_damage_that_another_one_hid_is_mended_too() {
-    let Some((sandbox, built)) = scene() else { return };
-    overwrite(&sandbox.store().join("images").join(&built.image), "mk-image 1\n");
-    let etc = sandbox.store().join("conf").join(&built.image).join("etc");
-    overwrite(&etc.join("hostname"), "other\n");
-    let repaired = repair(&sandbox).ok();
-    assert!(repaired.to_string().contains("laid out anew"), "{repaired}");
-    whole(&sandbox, &built, "a document, and what is judged by it");
-}
-
-#[test]
 fn several_damages_at_once_are_mended_also_without_steps_to_help() {
     #[expect(
         clippy::disallowed_methods,
