@@ -226,6 +226,12 @@ fn every_kind_of_damage_is_mended_and_it_is_told_how() {
         assert_eq!(repaired.code, Some(0), "{what}: {repaired}");
         assert!(repaired.stderr.contains("all is well now"), "{what}: {repaired}");
         assert!(repaired.to_string().contains(how), "{what}: {repaired}");
+        // Of each damage it is told what helped: no folder is laid out of a damaged file.
+        let laid_out = repaired.stdout.contains("laid out anew");
+        assert!(
+            !(laid_out && how.starts_with("built again")),
+            "{what}: {repaired}"
+        );
         whole(&sandbox, &built, what);
         let again = repair(&sandbox).ok();
         assert!(again.stderr.contains("all is well: "), "{what}: {again}");

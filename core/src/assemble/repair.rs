@@ -11,7 +11,7 @@ use crate::entry::{Entry, Kind};
 use crate::plan::{Pinned, resolve};
 use crate::rootfs::checkout;
 use crate::store::verify::{Lost, Verified};
-use crate::store::{self, ImageId, Store};
+use crate::store::{self, ImageId, Store, layout};
 use crate::unpack::{self, BadArchive, Body, Limits};
 use crate::watch::Watch;
 
@@ -34,11 +34,18 @@ pub fn heal(
 ) -> Result<BTreeMap<PathBuf, Healed>, Error> {
     let hold = store.hold_unchecked(watch)?;
     let mut healed = heal_objects(store, verified)?;
+    // What is laid out of damaged files is damaged again.
+    let broken: BTreeSet<&Digest> = verified
+        .damages
+        .iter()
+        .filter(|damage| is_object(store, &damage.path) && !healed.contains_key(&damage.path))
+        .flat_map(|damage| &damage.trees)
+        .collect();
     let (mut rootfs, mut conf) = (BTreeMap::new(), BTreeMap::new());
     for damage in &verified.damages {
         match place(store, &damage.path) {
-            Some((Folder::Rootfs, tree)) if !rootfs.contains_key(&tree) => {
-                // Where the tree is damaged itself, or a file of it is gone for good, a build is what helps.
+            Some((Folder::Rootfs, tree)) if !rootfs.contains_key(&tree) && !broken.contains(&tree) => {
+                // Where the tree is damaged itself, a build is what helps.
                 if let Ok(text) = store.tree(&tree)
                     && let Some(staged) = whole(checkout::staged(store, &text, watch))?
                 {
@@ -78,6 +85,10 @@ fn whole<T>(done: store::Result<T>) -> Result<Option<T>, Error> {
         Err(error @ store::Error::Full { .. }) => Err(error.into()),
         done => Ok(done.ok()),
     }
+}
+
+fn is_object(store: &Store, path: &Path) -> bool {
+    path.starts_with(store.path().join(layout::OBJECTS))
 }
 
 enum Folder {
