@@ -53,7 +53,7 @@ pub(super) fn repair(
     look: impl Fn() -> Result<Verified, Failure>,
 ) -> Result<Repaired, Failure> {
     let watch = context.talk();
-    let mut healed = heal(store, &first, &watch)?;
+    let healed = heal(store, &first, &watch)?;
     let second = look()?;
     let known = store.known_builds()?.into_iter();
     let known = known.filter_map(|past| Some((past.recipe.clone()?, past)));
@@ -68,27 +68,15 @@ pub(super) fn repair(
     };
     let mut discarded = Discarded::default();
     let mut left = second.clone();
-    let mut third = Verified::default();
     if !second.damages.is_empty() {
         let images = repair.images_of(&second);
         discarded = discard(store, &second, &watch)?;
         repair.fetch_again(&second);
         repair.build_again(&second, &discarded, images);
         left = look()?;
-        // What an image lays out is judged by its document, and so shows only once that can be read.
-        if left.damages.iter().any(|damage| !second.damages.contains(damage)) {
-            third = left;
-            healed.extend(heal(store, &third, &watch)?);
-            left = look()?;
-        }
     }
     let mut all: BTreeMap<PathBuf, Damage> = BTreeMap::new();
-    for damage in first
-        .damages
-        .into_iter()
-        .chain(second.damages)
-        .chain(third.damages)
-    {
+    for damage in first.damages.into_iter().chain(second.damages) {
         all.entry(damage.path.clone()).or_insert(damage);
     }
     let still: BTreeSet<PathBuf> = left.damages.iter().map(|damage| damage.path.clone()).collect();
