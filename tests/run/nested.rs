@@ -28,6 +28,11 @@ fn nested(sandbox: &Sandbox, options: &[&str]) -> Output {
     sh(sandbox, options, script)
 }
 
+/// The options of a container whose command is an ordinary user's, and may do what `flag` says.
+fn as_user(flag: &str) -> [&str; 7] {
+    [flag, "-u", "1000", "-e", "HOME=/tmp", "-e", "MK_STORE=/tmp/store"]
+}
+
 #[test]
 fn a_container_in_a_container_works_with_two_capabilities_or_as_privileged() {
     let Some(sandbox) = with_mk() else { return };
@@ -36,16 +41,7 @@ fn a_container_in_a_container_works_with_two_capabilities_or_as_privileged() {
     let two = ["--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"];
     if needs::has_ids() {
         assert_eq!(nested(&sandbox, &two).ok().stdout, expected);
-        let user = [
-            "--privileged",
-            "-u",
-            "1000",
-            "-e",
-            "HOME=/tmp",
-            "-e",
-            "MK_STORE=/tmp/store",
-        ];
-        assert_eq!(nested(&sandbox, &user).ok().stdout, expected);
+        assert_eq!(nested(&sandbox, &as_user("--privileged")).ok().stdout, expected);
     } else {
         // With a single id the inner run needs a user namespace, and that a `/proc` with nothing covered.
         assert_eq!(nested(&sandbox, &two).code, Some(125));
@@ -58,16 +54,7 @@ fn nesting_is_enough_whoever_calls_and_is_no_power_over_the_machine() {
     let expected = "inner\n0\n2\nalone\n";
     assert_eq!(nested(&sandbox, &["--nesting"]).ok().stdout, expected);
     if needs::has_ids() {
-        let user = [
-            "--nesting",
-            "-u",
-            "1000",
-            "-e",
-            "HOME=/tmp",
-            "-e",
-            "MK_STORE=/tmp/store",
-        ];
-        assert_eq!(nested(&sandbox, &user).ok().stdout, expected);
+        assert_eq!(nested(&sandbox, &as_user("--nesting")).ok().stdout, expected);
     }
     // What is not the container's own stays as it is: settings of the whole kernel, device nodes, another filesystem's disk.
     let tried = sh(
