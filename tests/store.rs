@@ -42,11 +42,15 @@ fn start(sandbox: &Sandbox, words: &[&str]) -> Child {
 
 #[test]
 fn a_build_that_is_killed_at_any_moment_damages_nothing() {
-    let calm = Sandbox::new();
-    lay_out(&calm, 300, 2000);
-    let begin = Instant::now();
-    let expected = calm.build("app.toml");
-    let duration = begin.elapsed();
+    // The shortest of a few: what others do on the machine makes one take long, and then none would be killed in time.
+    let calm = (0..4).map(|_| {
+        let calm = Sandbox::new();
+        lay_out(&calm, 300, 2000);
+        let begin = Instant::now();
+        let built = calm.build("app.toml");
+        (begin.elapsed(), built)
+    });
+    let (duration, expected) = calm.min_by_key(|(duration, _)| *duration).unwrap();
     let mut chance = Chance::new();
     let mut killed = 0;
     for round in 0..50 {

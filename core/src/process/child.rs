@@ -82,9 +82,10 @@ fn become_container(
     if let Some(pair) = &terminal {
         report.terminal(pair.master.as_fd()).at(Step::Streams)?;
     }
-    if !ready.as_pid1 {
-        split(ready, Namespaces::NOTHING)?;
-    }
+    let harmless = match ready.as_pid1 {
+        true => None,
+        false => Some(split_from_first(ready)?),
+    };
     // Not the reaper's, so that a signal to the command's group does not reach the reaper; and who has a terminal needs
     // one that has none yet.
     if !ready.as_pid1 || terminal.is_some() {
@@ -95,6 +96,9 @@ fn become_container(
         report.command().at(Step::Split)?;
     }
     ready.program.give_up()?;
+    if let Some(harmless) = harmless {
+        wait_for_end(&harmless).at(Step::Split)?;
+    }
     ready.program.execute()
 }
 
@@ -143,6 +147,20 @@ fn split(ready: &Prepared, namespaces: Namespaces) -> Result<(), Fault> {
         Side::Parent { pid, .. } => init::stay_with(pid, &ready.keep_open),
         Side::Child => Ok(()),
     }
+}
+
+/// Goes on in a new process, and stays behind as process 1. Returns what ends when that one can do no more than send
+/// signals: until then, who may trace it could have it do anything.
+fn split_from_first(ready: &Prepared) -> Result<OwnedFd, Fault> {
+    // The reaper closes its end with all of its files, which is the last that it gives up.
+    let (harmless, _reapers) = process::pipe().at(Step::Split)?;
+    split(ready, Namespaces::NOTHING)?;
+    Ok(harmless)
+}
+
+/// Waits until nobody has the other end of a pipe open that nobody writes to.
+fn wait_for_end(pipe: &OwnedFd) -> Result<(), SysError> {
+    process::read(pipe, &mut [0]).map(drop)
 }
 
 /// Puts standard input, output and error in place, while files can still be given away.
