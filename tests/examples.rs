@@ -36,11 +36,12 @@ fn images() -> Vec<PathBuf> {
     recipes
 }
 
-/// Whether the bytes of all packages that the recipes of `folder` pin are on this machine.
+/// Whether the bytes of all packages are on this machine that the recipes of `folder` pin, and those that most start from.
 fn has_sources(folder: &Path) -> bool {
     let sources = needs::sources();
-    let files = fs_err::read_dir(folder)
-        .unwrap()
+    let files = [folder.to_owned(), checkout().join("images")]
+        .into_iter()
+        .flat_map(|folder| fs_err::read_dir(folder).unwrap())
         .map(|entry| entry.unwrap().path());
     let locks = files.filter(|path| path.extension().is_some_and(|end| end == "lock"));
     let mut packages = Vec::new();
