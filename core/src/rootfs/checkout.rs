@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Builder};
 
 use rustix::io::Errno;
 
@@ -14,7 +17,7 @@ use crate::store::parents::Parents;
 use crate::store::{Error, Format, ObjectName, Owners, Result, Store};
 use crate::sys::dir::Dir;
 use crate::sys::file;
-use crate::tree::{NodeKind, Tree};
+use crate::tree::{Node, NodeKind, Tree};
 use crate::watch::{Event, Watch};
 
 /// Lays `tree`, whose name is `digest`, out in the store's `rootfs` folder, unless it is there. Its files must be in the
@@ -37,13 +40,15 @@ pub(crate) fn staged<'s>(store: &'s Store, tree: &Tree, watch: &dyn Watch) -> Re
     Ok(staging)
 }
 
+/// So many paths are a thread's next share of a tree; a tree with no more is not worth a second thread.
+const SHARE: usize = 256;
+
 /// A tree on its way to the disk.
 struct Layout<'a> {
     store: &'a Store,
     root: &'a Dir,
-    parents: Parents<'a>,
     /// The newest copy of each object that takes no more links.
-    copies: HashMap<ObjectName, TreePath>,
+    copies: Mutex<HashMap<ObjectName, TreePath>>,
 }
 
 impl<'a> Layout<'a> {
@@ -52,36 +57,49 @@ impl<'a> Layout<'a> {
         Self {
             store,
             root,
-            parents: Parents::new(root),
-            copies: HashMap::new(),
+            copies: Mutex::default(),
         }
     }
 
-    /// Does it.
-    fn lay(mut self, tree: &Tree) -> Result<()> {
-        for (path, node) in tree.iter() {
-            let (parent, name) = self.parents.of(path)?;
-            match &node.kind {
-                NodeKind::Folder if path.is_root() => {}
-                NodeKind::Folder => parent.make_dir(name, 0o700)?,
-                NodeKind::Symlink(target) => {
-                    parent.symlink(target, name)?;
-                    dress_name(self.store.format(), parent, name, &node.meta)?;
+    /// Does it: the folders, then what is in them by as many threads as there are processors (150 ms instead of 190 for a
+    /// Debian of 8,700 paths, on two).
+    fn lay(&self, tree: &Tree) -> Result<()> {
+        let mut parents = Parents::new(self.root);
+        for (path, _) in tree
+            .iter()
+            .filter(|(path, node)| node.is_folder() && !path.is_root())
+        {
+            let (parent, name) = parents.of(path)?;
+            parent.make_dir(name, 0o700)?;
+        }
+        let rest = Mutex::new(tree.iter().filter(|(_, node)| !node.is_folder()));
+        let work = || -> Result<()> {
+            let mut parents = Parents::new(self.root);
+            loop {
+                let share: Vec<_> = held(&rest).by_ref().take(SHARE).collect();
+                if share.is_empty() {
+                    return Ok(());
                 }
-                NodeKind::Fifo => {
-                    parent.make_fifo(name, 0o600)?;
-                    dress_name(self.store.format(), parent, name, &node.meta)?;
-                    parent.chmod(name, node.meta.mode)?;
-                }
-                // An image must not bring devices with it (docs/security.md).
-                NodeKind::Device { .. } => {}
-                NodeKind::File { content, .. } => {
-                    let object = ObjectName::new(&content.digest, &node.meta, self.store.format());
-                    self.file(path, &object, &node.meta)?;
+                for (path, node) in share {
+                    self.place(&mut parents, path, node)?;
                 }
             }
-        }
-        // Folders last, the deepest first: until then they must be writable, and everything made in one moves its time.
+        };
+        thread::scope(|scope| {
+            let shares = tree.iter().len().div_ceil(SHARE);
+            let processors = thread::available_parallelism().map_or(1, NonZero::get);
+            let helpers: Vec<_> = (1..processors.min(shares))
+                .filter_map(|_| Builder::new().name("lay".into()).spawn_scoped(scope, work).ok())
+                .collect();
+            let helped = helpers.into_iter().map(|helper| {
+                helper
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            work().and(helped.collect::<Result<()>>())
+        })?;
+        // Folders' metadata last, the deepest first: until then they must be writable, and everything made in one moves its
+        // time.
         for (path, node) in tree.iter().rev().filter(|(_, node)| node.is_folder()) {
             self.store
                 .format()
@@ -90,11 +108,40 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    fn file(&mut self, path: &TreePath, object: &ObjectName, meta: &Meta) -> Result<()> {
-        let (parent, name) = self.parents.of(path)?;
+    /// Makes what is no folder.
+    fn place(&self, parents: &mut Parents<'_>, path: &TreePath, node: &Node) -> Result<()> {
+        let (parent, name) = parents.of(path)?;
+        match &node.kind {
+            NodeKind::Symlink(target) => {
+                parent.symlink(target, name)?;
+                dress_name(self.store.format(), parent, name, &node.meta)
+            }
+            NodeKind::Fifo => {
+                parent.make_fifo(name, 0o600)?;
+                dress_name(self.store.format(), parent, name, &node.meta)?;
+                Ok(parent.chmod(name, node.meta.mode)?)
+            }
+            NodeKind::File { content, .. } => {
+                let object = ObjectName::new(&content.digest, &node.meta, self.store.format());
+                self.link(parent, name, path, &object, &node.meta)
+            }
+            // An image must not bring devices with it (docs/security.md).
+            NodeKind::Device { .. } | NodeKind::Folder => Ok(()),
+        }
+    }
+
+    fn link(
+        &self,
+        parent: &Dir,
+        name: &Path,
+        path: &TreePath,
+        object: &ObjectName,
+        meta: &Meta,
+    ) -> Result<()> {
         let folder = self.store.object_folder(object)?;
         let missing = |error| self.store.missing_object(path, object, error);
-        let linked = match self.copies.get(object) {
+        let copied = held(&self.copies).get(object).cloned();
+        let linked = match copied {
             None => folder.link(object.file(), parent, name),
             Some(copy) => self.root.link(copy.as_path(), parent, name),
         };
@@ -102,12 +149,17 @@ impl<'a> Layout<'a> {
             Err(error) if error.errno == Errno::MLINK => {
                 let from = folder.open_file(object.file()).map_err(missing)?;
                 copy(self.store, &from, parent, name, meta)?;
-                self.copies.insert(object.clone(), path.clone());
+                held(&self.copies).insert(object.clone(), path.clone());
                 Ok(())
             }
             linked => linked.map_err(missing),
         }
     }
+}
+
+/// Locks what threads share. It is whole whatever has become of one of them.
+fn held<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gives what is no file and no folder its owner and time.

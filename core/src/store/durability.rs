@@ -11,6 +11,9 @@ use super::object::DOCUMENT;
 use super::{Error, Result, Store, exists, layout, lock, none_if_missing};
 use crate::sys::file::{self, LockKind};
 
+/// What is smaller is written fast enough at the sync itself, and each start is a request to the disk.
+const WORTH_A_START: usize = 64 << 10;
+
 /// What a power cut may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -73,6 +76,14 @@ impl Store {
         match self.durability {
             Durability::Full => self.full(file::sync(file)),
             Durability::None => self.mark(),
+        }
+    }
+
+    /// Says that a file that was given `size` bytes will be synced soon, so that the disk can begin. Syncing a Debian of
+    /// 170 MB takes 70 ms in the end instead of 130.
+    pub(super) fn sync_soon(&self, file: impl AsFd, size: usize) {
+        if self.durability == Durability::Full && size >= WORTH_A_START {
+            file::begin_sync(file);
         }
     }
 

@@ -304,10 +304,6 @@ impl Store {
         for name in layout::FOLDERS {
             exists(dir.make_dir(name, 0o700)).map_err(full)?;
         }
-        let objects = dir.open_dir(layout::OBJECTS)?;
-        for byte in 0..=255u8 {
-            exists(objects.make_dir(format!("{byte:02x}"), 0o700)).map_err(full)?;
-        }
         let draft = format!("{}format-{:016x}", layout::STAGING, file::random()?);
         let file = dir.create_file(&draft, 0o600).map_err(full)?;
         // Until it has its name: a draft whose lock is free is swept.

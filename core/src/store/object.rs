@@ -1,15 +1,15 @@
 //! [`Stage`]: adds files to the store. What is staged becomes visible at [`Stage::commit`], whole, or never.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::io::Errno;
 
 use super::layout::{self, Format, ObjectName, Owners};
-use super::{Error, Result, Store, exists};
+use super::{Error, Result, Store, exists, none_if_missing};
 use crate::digest::{Digest, HashWriter, Hasher};
 use crate::entry::Content;
 use crate::meta::Meta;
@@ -33,6 +33,11 @@ impl Default for Objects {
     }
 }
 
+/// What a folder of objects is called.
+fn folder_name(byte: u8) -> String {
+    format!("{byte:02x}")
+}
+
 /// A folder of work that nobody else touches. Dropped without a commit, it goes with all that is in it; so it does, at
 /// the next build, when the process dies.
 #[derive(Debug)]
@@ -40,6 +45,9 @@ pub struct Stage<'a> {
     store: &'a Store,
     name: String,
     dir: Dir,
+    /// Which folders for objects it has. They are called as in the store, and not kept open: of files that a process may
+    /// have open, 256 are many.
+    folders: [AtomicBool; 256],
     next: AtomicU64,
 }
 
@@ -51,6 +59,7 @@ impl Store {
             store: self,
             name,
             dir,
+            folders: [const { AtomicBool::new(false) }; 256],
             next: AtomicU64::new(0),
         })
     }
@@ -81,7 +90,7 @@ impl Store {
             let (boot, random) = (super::lock::boot_id(), file::random()?);
             let path = format!("{prefix}{}{boot}-{random:016x}", layout::STAGING);
             self.full(self.dir.make_dir(&path, 0o700))?;
-            let Some(dir) = super::none_if_missing(self.dir.open_dir(&path))? else {
+            let Some(dir) = none_if_missing(self.dir.open_dir(&path))? else {
                 continue;
             };
             // A sweep may have come between: then it has the lock, and the folder is as good as gone.
@@ -95,23 +104,32 @@ impl Store {
 
     /// Returns the folder of `objects` that holds `name`.
     pub(crate) fn object_folder(&self, name: &ObjectName) -> Result<&Dir> {
-        let slot = &self.objects.0[usize::from(name.folder())];
+        let slot = self.opened_folder(name);
         if let Some(dir) = slot.get() {
             return Ok(dir);
         }
-        let path = format!("{}/{:02x}", layout::OBJECTS, name.folder());
-        let dir = match self.dir.open_dir(&path) {
-            Err(error) if error.errno == Errno::NOENT => {
+        let path = format!("{}/{}", layout::OBJECTS, folder_name(name.folder()));
+        let dir = match none_if_missing(self.dir.open_dir(&path))? {
+            Some(dir) => dir,
+            None => {
                 self.full(exists(self.dir.make_dir(&path, 0o700)))?;
                 self.dir.open_dir(&path)?
             }
-            opened => opened?,
         };
         Ok(slot.get_or_init(|| dir))
     }
 
+    fn opened_folder(&self, name: &ObjectName) -> &OnceLock<Dir> {
+        &self.objects.0[usize::from(name.folder())]
+    }
+
     /// Whether the store has an object. One of another size than it must have is damaged.
     fn has_object(&self, name: &ObjectName, size: u64) -> Result<bool> {
+        // A folder that is not there is not made: a staged one may yet become it.
+        let path = || format!("{}/{}", layout::OBJECTS, folder_name(name.folder()));
+        if self.opened_folder(name).get().is_none() && self.dir.look(path())?.is_none() {
+            return Ok(false);
+        }
         match self.object_folder(name)?.look(name.file())? {
             None => Ok(false),
             Some(found) if found.size == size => Ok(true),
@@ -129,9 +147,9 @@ impl Store {
     }
 
     /// Returns where an object is.
-    pub(crate) fn object_path(&self, name: &ObjectName) -> std::path::PathBuf {
-        let folder = format!("{:02x}", name.folder());
-        self.path.join(layout::OBJECTS).join(folder).join(name.file())
+    pub(crate) fn object_path(&self, name: &ObjectName) -> PathBuf {
+        let folder = self.path.join(layout::OBJECTS).join(folder_name(name.folder()));
+        folder.join(name.file())
     }
 
     /// Explains that a file of a tree is not there.
@@ -156,6 +174,15 @@ impl Stage<'_> {
         self.store.has_object(&name, content.size)
     }
 
+    /// Whether the store has an object, as far as this stage has to know. A store in which a folder of the stage's was not
+    /// found when that was made has nothing to put in it.
+    fn is_known(&self, name: &ObjectName, size: u64) -> Result<bool> {
+        if self.has_folder(name.folder()) && self.store.opened_folder(name).get().is_none() {
+            return Ok(false);
+        }
+        self.store.has_object(name, size)
+    }
+
     /// Adds a file with all that `body` gives and the metadata `meta`. May be called from several threads.
     pub fn add_file(&self, body: &mut dyn Read, meta: &Meta) -> Result<Content> {
         let mut start = Vec::new();
@@ -174,16 +201,17 @@ impl Stage<'_> {
             size: bytes.len() as u64,
         };
         let name = ObjectName::new(&content.digest, meta, &self.store.format);
-        if self.store.has_object(&name, content.size)? {
+        if self.is_known(&name, content.size)? {
             return Ok(content);
         }
         // One that is there was staged a moment ago, perhaps by another thread that is still at it.
         if let Some(file) = self
             .store
-            .full(self.dir.create_new(name.as_str(), meta.mode & 0o777))?
+            .full(self.dir.create_new(self.place_of(&name)?, meta.mode & 0o777))?
         {
             self.store.full(file::write(&file, bytes))?;
             self.store.naming_full(self.store.format.dress(&file, meta))?;
+            self.store.sync_soon(&file, bytes.len());
         }
         Ok(content)
     }
@@ -198,6 +226,7 @@ impl Stage<'_> {
         while !piece.is_empty() {
             hasher.update(&piece);
             self.store.full(file::write(&file, &piece))?;
+            self.store.sync_soon(&file, piece.len());
             size += piece.len() as u64;
             piece.clear();
             body.take(Self::SMALL as u64)
@@ -206,9 +235,9 @@ impl Stage<'_> {
         }
         let digest = hasher.finish();
         let name = ObjectName::new(&digest, meta, &self.store.format);
-        let known = self.store.has_object(&name, size)? || {
+        let known = self.is_known(&name, size)? || {
             self.store.naming_full(self.store.format.dress(&file, meta))?;
-            exists(self.dir.rename(&draft, &self.dir, name.as_str()))?.is_none()
+            exists(self.dir.rename(&draft, &self.dir, self.place_of(&name)?))?.is_none()
         };
         if known {
             self.dir.unlink(&draft)?;
@@ -231,36 +260,88 @@ impl Stage<'_> {
     /// Makes all that was added part of the store: it is on the disk before it has its name there. That the names are on
     /// the disk too is seen to before anything lasting names them ([`Store::set_ref`]).
     pub fn commit(self) -> Result<()> {
-        let staged = self.dir.list()?;
-        if staged.len() > FEW {
-            self.store.sync_all()?;
-        } else {
-            // syncfs(2) would wait for whatever else is being written to the same disk.
-            for (name, _) in &staged {
-                self.store.sync_file(self.dir.open_file(name)?)?;
-            }
+        let sources = self.sources()?;
+        self.sync(&sources)?;
+        for (name, digest) in sources {
+            let path = format!("{}/{digest}", layout::SOURCES);
+            self.store
+                .full(exists(self.dir.rename(name, &self.store.dir, path)).map(drop))?;
         }
-        for (name, _) in staged {
-            self.place(&name)?;
+        for byte in self.objects() {
+            self.place(&folder_name(byte))?;
         }
         Ok(())
     }
 
-    /// Moves a staged file to where it belongs, if nothing is there.
-    fn place(&self, name: &OsString) -> Result<()> {
+    /// Returns the archives that were added: what each is called here, and its digest.
+    fn sources(&self) -> Result<Vec<(String, String)>> {
+        let names = self.dir.list()?.into_iter().filter_map(|(name, _)| {
+            let name = name.into_string().ok()?;
+            let digest = name.strip_prefix(layout::STAGED_SOURCE)?.to_owned();
+            Some((name, digest))
+        });
+        Ok(names.collect())
+    }
+
+    fn sync(&self, sources: &[(String, String)]) -> Result<()> {
+        let mut files: Vec<_> = sources.iter().map(|(name, _)| PathBuf::from(name)).collect();
+        for byte in self.objects() {
+            if files.len() <= FEW {
+                let folder = PathBuf::from(folder_name(byte));
+                let objects = self.dir.open_dir(&folder)?.list()?;
+                files.extend(objects.into_iter().map(|(name, _)| folder.join(name)));
+            }
+        }
+        if files.len() > FEW {
+            return self.store.sync_all();
+        }
+        // syncfs(2) would wait for whatever else is being written to the same disk.
+        for file in files {
+            self.store.sync_file(self.dir.open_file(file)?)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a folder of objects to where it belongs, or, if one is there, each of its objects that is not.
+    fn place(&self, name: &str) -> Result<()> {
         let store = self.store;
-        let text = name.to_str().unwrap_or_default();
-        let moved = if let Some(sha256) = text.strip_prefix(layout::STAGED_SOURCE) {
-            self.dir
-                .rename(text, &store.dir, format!("{}/{sha256}", layout::SOURCES))
-        } else if let Some(object) = ObjectName::parse(text, &store.format) {
-            self.dir
-                .rename(text, store.object_folder(&object)?, object.file())
-        } else {
-            // A draft that was given up.
+        let path = format!("{}/{name}", layout::OBJECTS);
+        // 256 renames for a new store instead of one for each file: 60 ms less for a Debian of 6,300.
+        if store
+            .full(exists(self.dir.rename(name, &store.dir, &path)))?
+            .is_some()
+        {
             return Ok(());
-        };
-        store.full(exists(moved)).map(drop)
+        }
+        let folder = self.dir.open_dir(name)?;
+        for (file, _) in folder.list()? {
+            let Some(object) = ObjectName::parse(&format!("{name}{}", file.to_string_lossy()), &store.format)
+            else {
+                continue;
+            };
+            let moved = folder.rename(&file, store.object_folder(&object)?, object.file());
+            store.full(exists(moved))?;
+        }
+        Ok(())
+    }
+
+    /// Returns where in the stage an object is added, and makes its folder.
+    fn place_of(&self, name: &ObjectName) -> Result<String> {
+        let folder = folder_name(name.folder());
+        if !self.has_folder(name.folder()) {
+            self.store.full(exists(self.dir.make_dir(&folder, 0o700)))?;
+            self.folders[usize::from(name.folder())].store(true, Ordering::Release);
+        }
+        Ok(format!("{folder}/{}", name.file()))
+    }
+
+    fn has_folder(&self, byte: u8) -> bool {
+        self.folders[usize::from(byte)].load(Ordering::Acquire)
+    }
+
+    /// Returns which folders for objects there are.
+    fn objects(&self) -> impl Iterator<Item = u8> {
+        (0..=u8::MAX).filter(|&byte| self.has_folder(byte))
     }
 
     /// Returns the folder.

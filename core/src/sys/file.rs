@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
@@ -244,6 +245,13 @@ pub fn overwrite(file: impl AsFd, bytes: &[u8]) -> Result<(), SysError> {
 /// Writes an open file to the disk (fsync(2)).
 pub fn sync(file: impl AsFd) -> Result<(), SysError> {
     fs::fsync(&file).map_err(|errno| SysError::new(errno, format_args!("fsync({})", shown(&file))))
+}
+
+/// Begins to write an open file to the disk, and waits for nothing (sync_file_range(2), Linux 2.6.17). A hint: a
+/// filesystem that cannot does not, and a sync still has to see to it.
+pub fn begin_sync(file: impl AsFd) {
+    // SAFETY: the call takes no pointers.
+    unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// Waits for a lock on an open file or folder (flock(2)). It is dropped when the last handle of this opening is closed.

@@ -86,7 +86,7 @@ impl Tree {
     }
 
     /// Returns every path with its node, sorted by the bytes of the path: a folder comes before what is in it.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&TreePath, &Node)> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&TreePath, &Node)> + ExactSizeIterator {
         self.nodes.iter()
     }
 

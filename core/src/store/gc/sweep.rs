@@ -81,7 +81,9 @@ pub(super) fn sweep(
             Stored::Objects => {
                 for byte in 0..=255u8 {
                     let prefix = format!("{byte:02x}");
-                    let folder = folder.open_dir(&prefix)?;
+                    let Some(folder) = none_if_missing(folder.open_dir(&prefix))? else {
+                        continue;
+                    };
                     sweep.folder(stored, &folder, |name| {
                         let name = ObjectName::parse(&format!("{prefix}{name}"), &store.format);
                         match name.and_then(|name| files.number(&name)) {
