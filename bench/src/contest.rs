@@ -146,6 +146,7 @@ impl Contest {
                     summary: Summary::of(&own[of])?,
                     ratio: ratio(&values[0][of], &own[of]).filter(|_| at > 0),
                     budget: contestant.budget.filter(|_| of == 0),
+                    before: Vec::new(),
                 })
             });
         Table {

@@ -63,9 +63,7 @@ impl Image {
 
 /// Writes a recipe that unpacks `archive`, which is pinned, so that nothing is looked up, and goes on with `more` steps.
 pub(crate) fn write_recipe(path: &Path, archive: &Path, more: &str) -> Result<(), Error> {
-    let mut reader = HashReader::new(fs_err::File::open(archive)?);
-    std::io::copy(&mut reader, &mut std::io::sink())?;
-    let (digest, _) = reader.finish();
+    let digest = digest_of(archive)?;
     let name = archive.file_name().unwrap_or_default();
     let beside = path.with_file_name(name);
     if beside != archive && fs_err::hard_link(archive, &beside).is_err() {
@@ -77,6 +75,13 @@ pub(crate) fn write_recipe(path: &Path, archive: &Path, more: &str) -> Result<()
         format!("[[step]]\nunpack = \"{name}\"\nsha256 = \"{digest}\"\n{more}"),
     )?;
     Ok(())
+}
+
+/// Returns the sha256 of a file.
+pub(crate) fn digest_of(path: &Path) -> Result<String, Error> {
+    let mut reader = HashReader::new(fs_err::File::open(path)?);
+    std::io::copy(&mut reader, &mut std::io::sink())?;
+    Ok(reader.finish().0.to_string())
 }
 
 /// Compiles `stamp.c`, and returns where it is.

@@ -226,6 +226,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Error> {
         quick: arguments.quick,
     };
     let machine = Machine::here(&bench.folder)?;
+    let mk = image::digest_of(&bench.mk)?;
     say(&format!("{machine}\n"));
     let mut all: Vec<Measured> = Vec::new();
     for part in parts {
@@ -236,13 +237,14 @@ fn measure(arguments: &Arguments) -> Result<bool, Error> {
             }
             tables.extend(new);
         })?;
-        let measured = Measured {
+        let mut measured = Measured {
             part: part.name(),
             machine: machine.clone(),
+            mk: mk.clone(),
             tables,
         };
         if let Some(page) = &arguments.page {
-            page::keep(page, &measured)?;
+            page::keep(page, &mut measured)?;
         }
         all.push(measured);
     }

@@ -24,15 +24,25 @@ pub(crate) struct Measured {
     pub(crate) part: String,
     /// Where.
     pub(crate) machine: Machine,
+    /// The digest of the mk that was measured.
+    pub(crate) mk: String,
     /// In the order in which they were made.
     pub(crate) tables: Vec<Table>,
 }
 
-/// Keeps what a part came to beside the page, and writes the page anew.
-pub(crate) fn keep(page: &Path, measured: &Measured) -> Result<(), Error> {
+/// How many runs of the bench before the last one are remembered.
+const BEFORE: usize = 4;
+
+/// Keeps what a part came to beside the page, with what it came to before, and writes the page anew.
+pub(crate) fn keep(page: &Path, measured: &mut Measured) -> Result<(), Error> {
     let folder = page.with_extension("");
     fs_err::create_dir_all(&folder)?;
     let file = folder.join(&measured.part);
+    if let Some(old) = read(&folder, &measured.part)?
+        && old.mk == measured.mk
+    {
+        remember(&mut measured.tables, &old.tables);
+    }
     let json = serde_json::to_string_pretty(measured)
         .map_err(|error| Error::Page(page.into(), error.to_string()))?;
     fs_err::write(file.with_extension("json"), json + "\n")?;
@@ -42,18 +52,45 @@ pub(crate) fn keep(page: &Path, measured: &Measured) -> Result<(), Error> {
     write(page)
 }
 
+/// Reads what a part came to the last time.
+fn read(folder: &Path, part: &str) -> Result<Option<Measured>, Error> {
+    let file = folder.join(part).with_extension("json");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let text = fs_err::read_to_string(&file)?;
+    let measured = serde_json::from_str(&text);
+    measured
+        .map(Some)
+        .map_err(|error| Error::Page(file, error.to_string()))
+}
+
+/// Has the rows with budgets remember what the same rows came to before.
+fn remember(new: &mut [Table], old: &[Table]) {
+    for table in new {
+        let rows = old
+            .iter()
+            .filter(|old| old.title == table.title && old.unit == table.unit);
+        let rows: Vec<_> = rows.flat_map(|old| &old.rows).collect();
+        for row in &mut table.rows {
+            if let Some(old) = rows.iter().find(|old| old.name == row.name) {
+                row.before = old
+                    .judged()
+                    .into_iter()
+                    .chain(old.before.iter().copied())
+                    .take(BEFORE)
+                    .collect();
+            }
+        }
+    }
+}
+
 /// Writes the page from what is kept beside it.
 fn write(page: &Path) -> Result<(), Error> {
     let folder = page.with_extension("");
     let mut all = Vec::new();
     for part in Part::ALL.into_iter().chain([Part::Profile]) {
-        let file = folder.join(part.name()).with_extension("json");
-        if file.exists() {
-            let text = fs_err::read_to_string(&file)?;
-            let measured =
-                serde_json::from_str(&text).map_err(|error| Error::Page(file, error.to_string()))?;
-            all.push(measured);
-        }
+        all.extend(read(&folder, &part.name())?);
     }
     let text = match fs_err::read_to_string(page) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("{BEGIN}{END}"),
@@ -84,6 +121,7 @@ fn section(all: &[Measured], folder: &Path) -> String {
             part,
             machine,
             tables,
+            ..
         } = measured;
         let mut text = format!("## {part}\n\n{machine}.\n\n");
         if tables.iter().any(Table::is_plotted) {
@@ -102,7 +140,7 @@ fn section(all: &[Measured], folder: &Path) -> String {
 /// Returns what is expected, and what is so.
 fn budgets(all: &[Measured]) -> String {
     let mut text =
-        "## Budgets\n\n| part | work | against | budget | measured | |\n|---|---|---|---:|---:|---|\n"
+        "## Budgets\n\n| part | work | against | budget | measured | | in runs before |\n|---|---|---|---:|---:|---|---:|\n"
             .to_owned();
     for measured in all {
         for table in &measured.tables {
@@ -110,22 +148,21 @@ fn budgets(all: &[Measured]) -> String {
                 let (Some(budget), Some(met)) = (row.budget, row.is_met()) else {
                     continue;
                 };
-                let (against, most, value) = match budget {
-                    Budget::Ratio(most) => (
-                        row.name.as_str(),
-                        format!("{most:.2} ×"),
-                        row.ratio
-                            .map_or_else(String::new, |ratio| format!("{:.2} ×", ratio.median)),
-                    ),
-                    Budget::Most(most) => ("–", table.unit.shown(most), table.unit.shown(row.summary.median)),
+                let (work, against, most) = match budget {
+                    Budget::Ratio(most) => (table.title.clone(), row.name.as_str(), most),
+                    Budget::Most(most) => (format!("{}: {}", table.title, row.name), "–", most),
                 };
-                let work = match budget {
-                    Budget::Ratio(_) => table.title.clone(),
-                    Budget::Most(_) => format!("{}: {}", table.title, row.name),
+                let shown = |value: f64| match budget {
+                    Budget::Ratio(_) => format!("{value:.2} ×"),
+                    Budget::Most(_) => table.unit.shown(value),
                 };
+                let value = row.judged().map_or_else(String::new, shown);
+                let before: Vec<String> = row.before.iter().copied().map(shown).collect();
+                let (most, before) = (shown(most), before.join(", "));
                 let verdict = if met { "met" } else { "**not met**" };
                 let part = &measured.part;
-                text += &format!("| {part} | {work} | {against} | {most} | {value} | {verdict} |\n");
+                text +=
+                    &format!("| {part} | {work} | {against} | {most} | {value} | {verdict} | {before} |\n");
             }
         }
     }
@@ -147,6 +184,7 @@ mod tests {
                 filesystem: "ext4".into(),
                 date: "2026-01-02".into(),
             },
+            mk: "d1".into(),
             tables: vec![crate::table::tests::table()],
         }
     }
@@ -156,8 +194,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let page = folder.path().join("performance.md");
         fs_err::write(&page, format!("before\n{BEGIN}old\n{END}after\n")).unwrap();
-        keep(&page, &measured("unpack")).unwrap();
-        keep(&page, &measured("run")).unwrap();
+        keep(&page, &mut measured("unpack")).unwrap();
+        keep(&page, &mut measured("run")).unwrap();
         let text = fs_err::read_to_string(&page).unwrap();
         assert!(
             text.starts_with("before\n") && text.ends_with("after\n") && !text.contains("old\n"),
@@ -176,13 +214,40 @@ mod tests {
     fn what_is_not_met_is_among_the_budgets() {
         let text = budgets(&[measured("run")]);
         assert!(
-            text.contains("| run | nothing | theirs | 0.50 × | 2.00 × | **not met** |"),
+            text.contains("| run | nothing | theirs | 0.50 × | 2.00 × | **not met** |  |\n"),
             "{text}"
         );
         assert!(
-            text.contains("| run | nothing: ours | – | 10.00 ms | 2.00 ms | met |"),
+            text.contains("| run | nothing: ours | – | 10.00 ms | 2.00 ms | met |  |\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn runs_before_are_remembered_as_long_as_mk_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = folder.path().join("performance.md");
+        fs_err::write(&page, format!("{BEGIN}{END}")).unwrap();
+        let ours = |name: &str, times: &[f64]| {
+            let mut measured = measured("run");
+            measured.mk = name.into();
+            measured.tables[0].rows[0].summary = crate::stats::Summary::of(times).unwrap();
+            keep(&page, &mut measured).unwrap();
+            fs_err::read_to_string(&page).unwrap()
+        };
+        ours("d1", &[0.001]);
+        ours("d1", &[0.002]);
+        let third = ours("d1", &[0.003]);
+        assert!(
+            third.contains("| 3.00 ms | met | 2.00 ms, 1.00 ms |\n"),
+            "{third}"
+        );
+        assert!(
+            third.contains("| 2.00 × | **not met** | 2.00 ×, 2.00 × |\n"),
+            "{third}"
+        );
+        let another = ours("d2", &[0.004]);
+        assert!(another.contains("| 4.00 ms | met |  |\n"), "{another}");
     }
 
     #[test]
@@ -190,7 +255,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let page = folder.path().join("page.md");
         fs_err::write(&page, "mine\n").unwrap();
-        assert!(matches!(keep(&page, &measured("run")), Err(Error::Page(..))));
+        assert!(matches!(keep(&page, &mut measured("run")), Err(Error::Page(..))));
         assert_eq!(fs_err::read_to_string(&page).unwrap(), "mine\n");
     }
 }

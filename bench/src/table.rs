@@ -37,6 +37,9 @@ pub(crate) struct Row {
     pub(crate) ratio: Option<Ratio>,
     /// What is expected.
     pub(crate) budget: Option<Budget>,
+    /// What was held against the budget in runs of the bench before, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) before: Vec<f64>,
 }
 
 /// All rows of a contest.
@@ -53,12 +56,18 @@ pub(crate) struct Table {
 }
 
 impl Row {
+    /// Returns what is held against the budget.
+    pub(crate) fn judged(&self) -> Option<f64> {
+        match self.budget? {
+            Budget::Ratio(_) => self.ratio.map(|ratio| ratio.median),
+            Budget::Most(_) => Some(self.summary.median),
+        }
+    }
+
     /// Returns whether what is expected is so; nothing where nothing is expected.
     pub(crate) fn is_met(&self) -> Option<bool> {
-        match self.budget? {
-            Budget::Ratio(most) => Some(self.ratio?.median <= most),
-            Budget::Most(most) => Some(self.summary.median <= most),
-        }
+        let (Budget::Ratio(most) | Budget::Most(most)) = self.budget?;
+        Some(self.judged()? <= most)
     }
 
     /// Returns the figures as people read them: median, p95, spread, rounds, ratio, budget.
@@ -178,6 +187,7 @@ pub(crate) mod tests {
             summary: Summary::of(times).unwrap(),
             ratio: (name != "ours").then(|| crate::stats::ratio(&[0.002], times).unwrap()),
             budget,
+            before: Vec::new(),
         };
         Table {
             title: "nothing".into(),

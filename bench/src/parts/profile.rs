@@ -79,6 +79,7 @@ pub(super) fn measure(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> {
             summary: Summary::of(&seconds)?,
             ratio: None,
             budget: None,
+            before: Vec::new(),
         })
     });
     tell(vec![Table {
