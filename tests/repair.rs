@@ -266,6 +266,23 @@ fn several_damages_at_once_are_mended_also_without_steps_to_help() {
     }
 }
 
+/// Nothing said what the conf folder should hold, and the build that made the image again took it as it was.
+#[test]
+fn a_conf_folder_is_made_anew_with_its_image_where_the_name_is_damaged_too() {
+    let Some((sandbox, built)) = scene() else { return };
+    for name in [
+        "neither an image nor its conf folder says what it said",
+        "a document of an image is gone",
+        "a name is no name",
+    ] {
+        let (_, damage, _) = DAMAGES.iter().find(|(known, ..)| *known == name).unwrap();
+        damage(&sandbox, &built);
+    }
+    let repaired = repair(&sandbox);
+    assert_eq!(repaired.code, Some(0), "{repaired}");
+    whole(&sandbox, &built, "all three");
+}
+
 #[test]
 fn an_archive_that_is_damaged_is_fetched_again() {
     let Some((sandbox, built)) = scene() else { return };
@@ -369,6 +386,7 @@ fn a_run_of_a_damaged_image_goes_on_as_if_nothing_were() {
     run.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
     overwrite(&object_of(&sandbox, "written"), "else");
     fs_err::write(sandbox.rootfs("app").join("more"), "more\n").unwrap();
+    let found = sandbox.mk(["verify"]);
     for words in [&["verify", "--repair"][..], &["verify", "--discard"]] {
         let repaired = sandbox.mk(words);
         assert_eq!(repaired.code, Some(1), "{repaired}");
@@ -377,6 +395,9 @@ fn a_run_of_a_damaged_image_goes_on_as_if_nothing_were() {
             said.contains("left as it is, because a run uses it"),
             "{repaired}"
         );
+        // Nor does it lose anything that was whole.
+        assert_eq!(sandbox.mk(["verify"]).stdout, found.stdout, "{words:?}");
+        sandbox.tree("app");
     }
     drop(run.stdin.take());
     let output = run.wait_with_output().unwrap();
@@ -387,6 +408,31 @@ fn a_run_of_a_damaged_image_goes_on_as_if_nothing_were() {
     let repaired = repair(&sandbox);
     assert_eq!(repaired.code, Some(0), "{repaired}");
     whole(&sandbox, &built, "after the run");
+}
+
+#[test]
+fn what_no_name_needs_goes_in_a_repair_and_gc_takes_what_cannot_be_whole_again() {
+    let Some((sandbox, built)) = scene() else { return };
+    // Another image takes the name of one that cannot be built again.
+    overwrite(&object_of(&sandbox, "made"), "mede\n");
+    let recipe = sandbox.work().join("app.toml");
+    let text = fs_err::read_to_string(&recipe).unwrap();
+    fs_err::write(&recipe, text.replace("echo made", "echo other")).unwrap();
+    let repaired = repair(&sandbox);
+    assert_eq!(repaired.code, Some(1), "{repaired}");
+    let again = sandbox.build("app.toml");
+    assert_ne!(again.image, built.image);
+    let verified = sandbox.mk(["verify"]);
+    assert!(verified.stderr.contains("which `mk gc` takes away"), "{verified}");
+    sandbox.mk(["gc"]).ok();
+    sandbox.verify();
+    // And where it can, but no name stands for it any more, the repair says that it went.
+    fs_err::write(&recipe, &text).unwrap();
+    sandbox.build("app.toml");
+    overwrite(&object_of(&sandbox, "made"), "mede\n");
+    sandbox.mk(["rm", "app"]).ok();
+    let repaired = repair(&sandbox).ok();
+    assert!(repaired.stderr.contains(" without a name went"), "{repaired}");
 }
 
 #[test]

@@ -24,6 +24,8 @@ use crate::value::Pair;
 pub(super) struct Repaired {
     /// All that was damaged, each with what was done about it.
     pub(super) done: Vec<(Damage, String)>,
+    /// How many images are gone: no name stood for them, so nobody builds them again.
+    pub(super) gone: u64,
     /// What is damaged still.
     pub(super) left: Verified,
     /// What somebody must do, a sentence each.
@@ -53,6 +55,7 @@ pub(super) fn repair(
     look: impl Fn() -> Result<Verified, Failure>,
 ) -> Result<Repaired, Failure> {
     let watch = context.talk();
+    let images = first.images;
     let healed = heal(store, &first, &watch)?;
     let second = look()?;
     let known = store.known_builds()?.into_iter();
@@ -96,7 +99,12 @@ pub(super) fn repair(
     if !discarded.in_use.is_empty() {
         advice.push("when that run has ended, `mk verify --repair` does the rest".to_owned());
     }
-    Ok(Repaired { done, left, advice })
+    Ok(Repaired {
+        done,
+        gone: images.saturating_sub(left.images),
+        left,
+        advice,
+    })
 }
 
 impl Repair<'_> {

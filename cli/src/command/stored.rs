@@ -155,6 +155,9 @@ fn report(
     let gone = store.is_some_and(|store| verified.damages.iter().all(|damage| is_gone(store, damage)));
     let advice = match (discarded, gone, &hurt_names(verified)[..]) {
         (true, ..) => String::new(),
+        (_, false, []) => {
+            ": `mk verify --repair` makes them anew, or takes them away where no name needs them".to_owned()
+        }
         (_, false, _) => ": `mk verify --repair` makes them anew".to_owned(),
         (.., []) => ": what is missing is of images without a name, which `mk gc` takes away".to_owned(),
         (.., names) => format!(
@@ -182,6 +185,7 @@ fn tell_repaired(repaired: &Repaired, as_json: bool, context: &Context) -> Resul
         };
         let mut told = counted_in(&repaired.left);
         told["repaired"] = repaired.done.iter().map(with_done).collect();
+        told["gone"] = json!(repaired.gone);
         told["advice"] = json!(repaired.advice);
         ui::data(ui::pretty(&told))?;
     } else {
@@ -190,9 +194,13 @@ fn tell_repaired(repaired: &Repaired, as_json: bool, context: &Context) -> Resul
             ui::data(format_args!("{path}: {why}{}: {done}", hurt(damage)))?;
         }
         let read = read(&repaired.left);
+        let gone = match repaired.gone {
+            0 => String::new(),
+            count => format!("; {} without a name went", ui::counted(count, "image")),
+        };
         context.ui.say(match left.len() as u64 {
-            0 => format!("all is well now: {read}"),
-            count => format!("{} left among {read}", ui::counted(count, "damaged file")),
+            0 => format!("all is well now: {read}{gone}"),
+            count => format!("{} left among {read}{gone}", ui::counted(count, "damaged file")),
         });
         repaired.advice.iter().for_each(|advice| context.ui.say(advice));
     }

@@ -36,7 +36,12 @@ impl Facts {
                 Reason::Named => self.named.iter().copied().collect(),
                 Reason::InUse => self.leased.iter().copied().collect(),
                 _ => {
-                    let young = self.images.iter().filter(|(id, (_, item))| young(id, item.time));
+                    // One whose tree is not there is nothing that anybody could still want.
+                    let whole = self
+                        .images
+                        .iter()
+                        .filter(|(_, (tree, _))| self.trees.contains_key(tree));
+                    let young = whole.filter(|(id, (_, item))| young(id, item.time));
                     young.map(|(id, _)| *id).collect()
                 }
             };
@@ -208,6 +213,15 @@ mod tests {
         );
         assert!(live.sources.contains_key(&digest("source")));
         assert_eq!(facts().reach(200, &BTreeSet::new()), Live::default());
+    }
+
+    #[test]
+    fn an_image_without_a_tree_is_not_spared_for_its_age() {
+        let mut facts = facts();
+        facts.trees.remove(&digest("t2"));
+        assert!(facts.reach(150, &BTreeSet::new()).images.is_empty());
+        facts.named.insert(digest("new"));
+        assert_eq!(facts.reach(150, &BTreeSet::new()).images.len(), 1);
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::store::{Error, ImageId, Result, Store, none_if_missing};
 use crate::tree::NodeKind;
 use crate::watch::Watch;
 
+/// Where a tree is: as text, and as a folder.
+const TREES: [&str; 2] = [layout::TREES, layout::ROOTFS];
+
 /// What was taken away.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Discarded {
@@ -28,7 +31,7 @@ pub struct Discarded {
 }
 
 /// Removes what is damaged and what cannot be whole without it, so that a build makes it again; images that have no name
-/// then go, too. Waits until no build is under way. Folders that a run uses stay until another time.
+/// then go, too. Waits until no build is under way. What hurts an image that a run uses stays until another time.
 pub fn discard(store: &Store, verified: &Verified, watch: &dyn Watch) -> Result<Discarded> {
     let alone = store.alone(watch)?;
     let trash = store.stage_trash()?;
@@ -37,11 +40,19 @@ pub fn discard(store: &Store, verified: &Verified, watch: &dyn Watch) -> Result<
     let mut found = Discarded::default();
     let mut all = BTreeSet::new();
     for damage in &verified.damages {
-        for path in doomed(store, damage).into_iter().chain(nameless(damage, &named)) {
-            match used.has(&path) {
-                true => _ = found.in_use.insert(damage.path.clone()),
-                false => _ = all.insert(path),
-            }
+        let mut paths = doomed(store, damage);
+        paths.extend(nameless(damage, &named));
+        // All of it stays, or the image that runs would have lost more than was damaged.
+        match paths.iter().any(|path| used.has(path)) {
+            true => _ = found.in_use.insert(damage.path.clone()),
+            false => all.extend(paths),
+        }
+    }
+    // What the conf folder of an image holds that is not known, nobody can tell; a build would take it as it is.
+    for image in store.digests(layout::CONF)? {
+        let conf = PathBuf::from(format!("{}/{image}", layout::CONF));
+        if store.dir.look(format!("{}/{image}", layout::IMAGES))?.is_none() && !used.has(&conf) {
+            all.insert(conf);
         }
     }
     for path in all {
@@ -74,8 +85,7 @@ fn doomed(store: &Store, damage: &Damage) -> Vec<PathBuf> {
     }
     for tree in &damage.trees {
         // A step whose tree is not there is done again.
-        doomed.push(PathBuf::from(format!("{}/{tree}", layout::TREES)));
-        doomed.push(PathBuf::from(format!("{}/{tree}", layout::ROOTFS)));
+        doomed.extend(TREES.map(|folder| PathBuf::from(format!("{folder}/{tree}"))));
     }
     doomed
 }
@@ -108,7 +118,7 @@ pub fn is_gone(store: &Store, damage: &Damage) -> bool {
 struct Used {
     paths: BTreeSet<PathBuf>,
     /// A run uses an image whose document cannot be read: any tree may be the one that it runs on.
-    any_rootfs: bool,
+    any_tree: bool,
 }
 
 impl Used {
@@ -120,18 +130,19 @@ impl Used {
             }
             match store.image(&image.into()) {
                 Ok(image) => {
-                    _ = used
-                        .paths
-                        .insert(PathBuf::from(format!("{}/{}", layout::ROOTFS, image.tree)))
+                    for folder in TREES {
+                        used.paths
+                            .insert(PathBuf::from(format!("{folder}/{}", image.tree)));
+                    }
                 }
-                Err(_) => used.any_rootfs = true,
+                Err(_) => used.any_tree = true,
             }
         }
         Ok(used)
     }
 
     fn has(&self, path: &Path) -> bool {
-        self.paths.contains(path) || (self.any_rootfs && path.starts_with(layout::ROOTFS))
+        self.paths.contains(path) || (self.any_tree && TREES.iter().any(|folder| path.starts_with(folder)))
     }
 }
 
@@ -217,7 +228,7 @@ impl Store {
         if nanos != 0 || ObjectName::new(&lost.content.digest, &meta, &self.format) != name {
             return Ok(false);
         }
-        let linked = self.dir.link(place, self.object_folder(&name)?, name.file());
+        let linked = self.dir.link(place, &*self.object_folder(&name)?, name.file());
         // Where it does not work, as in the place of another object, there is a copy.
         Ok(linked.is_ok())
     }
@@ -243,7 +254,7 @@ impl Store {
         let name = ObjectName::new(&digest, &lost.meta, &self.format);
         match stage
             .dir()
-            .replace(DOCUMENT, self.object_folder(&name)?, name.file())
+            .replace(DOCUMENT, &*self.object_folder(&name)?, name.file())
         {
             Err(error) if error.errno == Errno::ISDIR => Ok(false),
             replaced => self.full(replaced).map(|()| true),
