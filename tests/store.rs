@@ -549,6 +549,63 @@ fn gc_keeps_the_steps_and_sources_that_a_named_image_came_from() {
     assert_eq!((second.done.len(), second.image), (0, first.image));
 }
 
+/// Calls mk where it may have `most` files open.
+fn with_few_files(sandbox: &Sandbox, most: u32, words: &[&str]) -> Output {
+    sandbox.mk_with(words, |command| {
+        let mut limited = Command::new("/usr/bin/prlimit");
+        limited
+            .arg(format!("--nofile={most}"))
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(sandbox.work())
+            .stdin(Stdio::null())
+            .env_clear()
+            .envs(
+                command
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
+        *command = limited;
+    })
+}
+
+#[test]
+fn few_open_files_are_enough_and_too_few_are_no_damage() {
+    if needs::program("prlimit").is_none() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    for index in 0..700 {
+        sandbox.write(format!("many/{index}"), format!("{index}\n"));
+    }
+    sandbox.write("many.toml", "[[step]]\ncopy = 'many/'\ninto = '/many'\n");
+    for words in [
+        &["build", "many.toml"][..],
+        &["verify"],
+        &["export", "many", "-o", "many.tar"],
+        &["gc"],
+    ] {
+        with_few_files(&sandbox, 64, words).ok();
+    }
+    let mut refused = 0;
+    for most in 5..40 {
+        let verified = with_few_files(&sandbox, most, &["verify", "--repair"]);
+        let said = verified.to_string();
+        match verified.code {
+            Some(0) => assert!(said.contains("all is well: "), "{most}: {said}"),
+            _ => {
+                refused += 1;
+                assert!(
+                    !said.contains("damaged") && !said.contains("taken away"),
+                    "{most}: {said}"
+                );
+            }
+        }
+    }
+    assert!(refused > 0);
+    sandbox.verify();
+}
+
 #[test]
 fn names_are_given_listed_and_taken() {
     let (sandbox, built, _) = two_images();

@@ -31,7 +31,7 @@ use std::path::Path;
 use mk_core::enter::{self, Partner};
 use mk_core::net::private::Home;
 use mk_core::process::idmap::{self, Caller, IdMap, Ids};
-use mk_core::store::{self, Owners, Store, layout};
+use mk_core::store::{self, Owners, Store};
 
 use crate::args::{Command, ProgressMode, StoreArgs, TalkArgs};
 use crate::progress::Progress;
@@ -130,19 +130,15 @@ impl Context {
 /// Returns how the store at `path` keeps owners, `None` where there is no store yet.
 fn owners_at(path: &Path) -> Result<Option<Owners>, Failure> {
     let owners = Store::owners_at(path).map_err(|error| no_store(path, error))?;
-    if owners.is_some() || path.join(layout::OBJECTS).exists() {
-        // A store, or what will be one in a moment.
+    if owners.is_some() {
         return Ok(owners);
     }
-    match fs_err::read_dir(path).into_iter().flatten().flatten().next() {
-        Some(found) => {
-            let found = found.file_name().to_string_lossy().into_owned();
-            Err(store::Error::NotAStore {
-                path: path.to_owned(),
-                found,
-            }
-            .into())
+    match Store::foreign_in(path).map_err(|error| no_store(path, error))? {
+        Some(found) => Err(store::Error::NotAStore {
+            path: path.to_owned(),
+            found,
         }
+        .into()),
         None => Ok(None),
     }
 }

@@ -21,7 +21,7 @@ const DAY: i64 = 86_400;
 /// A text that is no moment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no moment: expected a time such as 2006-01-02T15:04:05Z, or how long ago, such as 90s, 10m or 2h"
+    "`{text}` is no moment: expected a time such as 2006-01-02T15:04:05Z, or how long ago, such as 90s, 10m, 2h or 7d"
 )]
 pub struct BadTime {
     text: String,

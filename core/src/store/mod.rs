@@ -285,20 +285,32 @@ impl Store {
         }
     }
 
+    /// Returns a name in the folder at `path` that is no store's, if there is one: of a store that somebody else is making,
+    /// each is.
+    pub fn foreign_in(path: &Path) -> Result<Option<String>> {
+        let Some(dir) = none_if_missing(Dir::open(path))? else {
+            return Ok(None);
+        };
+        let ours = |name: &str| {
+            layout::FOLDERS.contains(&name)
+                || name.starts_with(layout::STAGING)
+                || [layout::FORMAT, layout::UNSYNCED].contains(&name)
+        };
+        let names = dir.list()?.into_iter();
+        let mut names = names.map(|(name, _)| name.to_string_lossy().into_owned());
+        Ok(names.find(|name| !ours(name)))
+    }
+
     /// Makes a store. Its `format` comes last, so a folder without one is none yet; two who make it at once both succeed.
     fn make(path: &Path, owners: Owners, durability: Durability) -> Result<()> {
         fs_err::create_dir_all(path).map_err(Error::Io)?;
-        let dir = Dir::open(path)?;
-        let ours = |name: &str| layout::FOLDERS.contains(&name) || name.starts_with(layout::STAGING);
-        for (name, _) in dir.list()? {
-            let name = name.to_string_lossy().into_owned();
-            if !ours(&name) && ![layout::FORMAT, layout::UNSYNCED].contains(&name.as_str()) {
-                return Err(Error::NotAStore {
-                    path: path.to_owned(),
-                    found: name,
-                });
-            }
+        if let Some(found) = Self::foreign_in(path)? {
+            return Err(Error::NotAStore {
+                path: path.to_owned(),
+                found,
+            });
         }
+        let dir = Dir::open(path)?;
         let full = |error| full(path, error);
         file::chmod(&dir, 0o700)?;
         for name in layout::FOLDERS {

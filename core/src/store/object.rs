@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,19 +18,56 @@ use crate::path::TreePath;
 use crate::sys::SysError;
 use crate::sys::dir::Dir;
 use crate::sys::file::{self, LockKind};
+use crate::sys::probe;
 
 /// So many files are synced one by one; more, all at once.
 const FEW: usize = 8;
 /// What the one document of a stage is called.
 pub(super) const DOCUMENT: &str = "document";
 
-/// The folders of `objects`, opened when they are first needed.
+/// The folders of `objects`, opened when they are first needed, and kept open as far as this process may have files open.
 #[derive(Debug)]
-pub(super) struct Objects([OnceLock<Dir>; 256]);
+pub(super) struct Objects {
+    kept: [OnceLock<Dir>; 256],
+    /// How many may be kept: those with the lowest numbers.
+    most: u64,
+}
 
 impl Default for Objects {
     fn default() -> Self {
-        Self([const { OnceLock::new() }; 256])
+        Self {
+            kept: [const { OnceLock::new() }; 256],
+            // All of them at the usual limit of 1024.
+            most: probe::limit(probe::Resource::Files).map_or(256, |limit| limit / 4),
+        }
+    }
+}
+
+impl Objects {
+    /// Returns where the open folder of an object is kept; `None`: it is not.
+    fn slot(&self, name: &ObjectName) -> Option<&OnceLock<Dir>> {
+        let byte = name.folder();
+        (u64::from(byte) < self.most).then(|| &self.kept[usize::from(byte)])
+    }
+}
+
+/// A folder of `objects`.
+#[derive(Debug)]
+pub(crate) enum ObjectFolder<'a> {
+    /// That stays open.
+    Kept(&'a Dir),
+    /// That is closed again.
+    Own(Dir),
+}
+
+impl Deref for ObjectFolder<'_> {
+    type Target = Dir;
+
+    fn deref(&self) -> &Dir {
+        match self {
+            Self::Kept(dir) => dir,
+            Self::Own(dir) => dir,
+        }
     }
 }
 
@@ -103,10 +141,10 @@ impl Store {
     }
 
     /// Returns the folder of `objects` that holds `name`.
-    pub(crate) fn object_folder(&self, name: &ObjectName) -> Result<&Dir> {
-        let slot = self.opened_folder(name);
-        if let Some(dir) = slot.get() {
-            return Ok(dir);
+    pub(crate) fn object_folder(&self, name: &ObjectName) -> Result<ObjectFolder<'_>> {
+        let slot = self.objects.slot(name);
+        if let Some(dir) = slot.and_then(OnceLock::get) {
+            return Ok(ObjectFolder::Kept(dir));
         }
         let path = format!("{}/{}", layout::OBJECTS, folder_name(name.folder()));
         let dir = match none_if_missing(self.dir.open_dir(&path))? {
@@ -116,18 +154,18 @@ impl Store {
                 self.dir.open_dir(&path)?
             }
         };
-        Ok(slot.get_or_init(|| dir))
-    }
-
-    fn opened_folder(&self, name: &ObjectName) -> &OnceLock<Dir> {
-        &self.objects.0[usize::from(name.folder())]
+        Ok(match slot {
+            Some(slot) => ObjectFolder::Kept(slot.get_or_init(|| dir)),
+            None => ObjectFolder::Own(dir),
+        })
     }
 
     /// Whether the store has an object. One of another size than it must have is damaged.
     fn has_object(&self, name: &ObjectName, size: u64) -> Result<bool> {
         // A folder that is not there is not made: a staged one may yet become it.
         let path = || format!("{}/{}", layout::OBJECTS, folder_name(name.folder()));
-        if self.opened_folder(name).get().is_none() && self.dir.look(path())?.is_none() {
+        let opened = self.objects.slot(name).and_then(OnceLock::get);
+        if opened.is_none() && self.dir.look(path())?.is_none() {
             return Ok(false);
         }
         match self.object_folder(name)?.look(name.file())? {
@@ -177,7 +215,8 @@ impl Stage<'_> {
     /// Whether the store has an object, as far as this stage has to know. A store in which a folder of the stage's was not
     /// found when that was made has nothing to put in it.
     fn is_known(&self, name: &ObjectName, size: u64) -> Result<bool> {
-        if self.has_folder(name.folder()) && self.store.opened_folder(name).get().is_none() {
+        let slot = self.store.objects.slot(name);
+        if self.has_folder(name.folder()) && slot.is_some_and(|slot| slot.get().is_none()) {
             return Ok(false);
         }
         self.store.has_object(name, size)
@@ -319,7 +358,7 @@ impl Stage<'_> {
             else {
                 continue;
             };
-            let moved = folder.rename(&file, store.object_folder(&object)?, object.file());
+            let moved = folder.rename(&file, &*store.object_folder(&object)?, object.file());
             store.full(exists(moved))?;
         }
         Ok(())

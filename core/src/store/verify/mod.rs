@@ -4,9 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
 use super::layout::{self, ObjectName};
 use super::{Error, ImageId, Result, Store};
 use crate::digest::Digest;
+use crate::sys::SysError;
 use crate::sys::file::FileKind;
 use crate::tree::{NodeKind, Tree};
 use crate::watch::Watch;
@@ -126,7 +129,7 @@ impl<'a> Check<'a> {
             match self.store.get_ref(&name) {
                 Ok(Some(image)) => self.names.entry(image).or_default().push(name),
                 Ok(None) => {}
-                Err(error) => self.damage(layout::REFS, &name, why(error), Hurt::Name(name.clone())),
+                Err(error) => self.damage(layout::REFS, &name, why(error)?, Hurt::Name(name.clone())),
             }
         }
         self.names.values_mut().for_each(|names| names.sort());
@@ -142,7 +145,7 @@ impl<'a> Check<'a> {
                     self.images_of.entry(image.tree).or_default().push(id);
                     self.images.insert(id, image);
                 }
-                Err(error) => self.damage(layout::IMAGES, &digest.to_string(), why(error), Hurt::Image(id)),
+                Err(error) => self.damage(layout::IMAGES, &digest.to_string(), why(error)?, Hurt::Image(id)),
             }
         }
         let named: Vec<ImageId> = self.names.keys().copied().collect();
@@ -163,7 +166,7 @@ impl<'a> Check<'a> {
     fn steps(&mut self) -> Result<()> {
         for key in self.digests(layout::STEPS, |_| false)? {
             if let Err(error) = self.store.step_record(&key) {
-                self.damage(layout::STEPS, &key.to_string(), why(error), Hurt::Nothing);
+                self.damage(layout::STEPS, &key.to_string(), why(error)?, Hurt::Nothing);
             }
         }
         Ok(())
@@ -183,7 +186,7 @@ impl<'a> Check<'a> {
             let tree = match self.store.tree(&digest) {
                 Ok(tree) => tree,
                 Err(error) => {
-                    self.damage(layout::TREES, &digest.to_string(), why(error), hurt(digest));
+                    self.damage(layout::TREES, &digest.to_string(), why(error)?, hurt(digest));
                     continue;
                 }
             };
@@ -257,8 +260,9 @@ impl<'a> Check<'a> {
         let root = match self.store.dir.open_dir(&folder) {
             Ok(root) => root,
             Err(error) => {
+                let said = of_the_file(error)?;
                 let is_none = self.store.has_rootfs(digest).err();
-                let why = is_none.map_or_else(|| error.to_string(), why);
+                let why = is_none.map_or(Ok(said), why)?;
                 self.damage(layout::ROOTFS, &digest.to_string(), why, hurt(*digest));
                 return Ok(());
             }
@@ -279,7 +283,8 @@ impl<'a> Check<'a> {
             };
             for name in ["hosts", "hostname", "resolv.conf"] {
                 let found = self.store.dir.look(format!("{etc}/{name}"));
-                if !matches!(found, Ok(Some(stat)) if stat.kind == FileKind::File) {
+                let found = found.or_else(|error| of_the_file(error).map(|_| None))?;
+                if found.is_none_or(|stat| stat.kind != FileKind::File) {
                     self.damage(&etc, name, "it is missing", Hurt::Image(digest.into()));
                     continue;
                 }
@@ -318,13 +323,13 @@ impl<'a> Check<'a> {
             let name = digest.to_string();
             if let Err(error) = self.store.newest(&digest) {
                 let name = format!("{name}{}", layout::NEWEST);
-                self.damage(layout::SOURCES, &name, why(error), Hurt::Nothing);
+                self.damage(layout::SOURCES, &name, why(error)?, Hurt::Nothing);
             }
             let file = match self.store.source(&digest) {
                 Ok(Some(file)) => file,
                 Ok(None) => continue,
                 Err(error) => {
-                    self.damage(layout::SOURCES, &name, why(error), Hurt::Nothing);
+                    self.damage(layout::SOURCES, &name, why(error)?, Hurt::Nothing);
                     continue;
                 }
             };
@@ -340,7 +345,7 @@ impl<'a> Check<'a> {
                         );
                     }
                 }
-                Err(error) => self.damage(layout::SOURCES, &name, error, Hurt::Nothing),
+                Err(error) => self.damage(layout::SOURCES, &name, of_the_file(error)?, Hurt::Nothing),
             }
         }
         Ok(())
@@ -382,10 +387,33 @@ fn hurt(tree: Digest) -> Hurt {
     Hurt::Trees(BTreeSet::from([tree]))
 }
 
-/// Returns what is wrong, without the path, which is said beside it.
-fn why(error: Error) -> String {
+/// Returns what is wrong, without the path, which is said beside it. What is wrong with something else is an error.
+fn why(error: Error) -> Result<String> {
     match error {
-        Error::Damaged { why, .. } => why,
-        other => other.to_string(),
+        Error::Damaged { why, .. } => Ok(why),
+        Error::Sys(error) => of_the_file(error),
+        Error::Io(error) if error.raw_os_error().is_some_and(is_passing) => Err(Error::Io(error)),
+        other => Ok(other.to_string()),
     }
+}
+
+/// The same of a call that failed.
+fn of_the_file(error: SysError) -> Result<String> {
+    match is_passing(error.errno.raw_os_error()) {
+        true => Err(error.into()),
+        false => Ok(error.to_string()),
+    }
+}
+
+/// Whether an error tells nothing of a file, but that this process, or the machine, has run out of something.
+fn is_passing(errno: i32) -> bool {
+    let passing = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::INTR,
+        Errno::AGAIN,
+    ];
+    passing.iter().any(|known| known.raw_os_error() == errno)
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::of_the_file;
 use crate::digest::{Digest, Hasher};
 use crate::meta::{Meta, is_kept_xattr};
 use crate::store::layout::{self, Format, ObjectName};
@@ -66,7 +67,10 @@ impl Objects {
             let file = file.to_string_lossy();
             let read = match ObjectName::parse(&format!("{prefix}{file}"), store.format()) {
                 Some(name) if kind == FileKind::File => {
-                    examine(store.format(), &folder, &name).map(|bytes| (name, bytes))
+                    let examined = examine(store.format(), &folder, &name);
+                    examined
+                        .or_else(|error| of_the_file(error).map(Err))?
+                        .map(|bytes| (name, bytes))
                 }
                 _ => Err("no object is called so".into()),
             };
@@ -83,23 +87,22 @@ impl Objects {
 }
 
 /// Compares an object with its name. Returns its size, or what is wrong.
-fn examine(format: &Format, folder: &Dir, name: &ObjectName) -> Result<u64, String> {
-    let said = |error: SysError| error.to_string();
-    let file = folder.open_file(name.file()).map_err(said)?;
-    let (digest, bytes) = hash(&file).map_err(said)?;
+fn examine(format: &Format, folder: &Dir, name: &ObjectName) -> Result<Result<u64, String>, SysError> {
+    let file = folder.open_file(name.file())?;
+    let (digest, bytes) = hash(&file)?;
     if !name.as_str().starts_with(&digest.to_string()) {
-        return Err(format!("its bytes hash to {digest}"));
+        return Ok(Err(format!("its bytes hash to {digest}")));
     }
-    let (meta, nanos) = meta_of(&file).map_err(said)?;
+    let (meta, nanos) = meta_of(&file)?;
     let is = ObjectName::new(&digest, &meta, format);
     if is != *name || nanos != 0 {
         let is = &is.as_str()[65..];
-        return Err(match nanos {
+        return Ok(Err(match nanos {
             0 => format!("its metadata is {is}"),
             _ => format!("its metadata is {is} and {nanos} nanoseconds"),
-        });
+        }));
     }
-    Ok(bytes)
+    Ok(Ok(bytes))
 }
 
 /// Returns digest and size of an open file.

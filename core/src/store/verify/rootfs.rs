@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::objects::{hash, meta_of};
+use super::of_the_file;
 use crate::path::TreePath;
 use crate::store::layout::{Format, ObjectName, Owners};
 use crate::store::parents::Parents;
@@ -39,14 +40,18 @@ pub(super) fn differences(
         match compared {
             Ok(None) => {}
             Ok(Some(why)) => _ = found.insert(path.clone(), why),
-            Err(error) => _ = found.insert(path.clone(), error.to_string()),
+            Err(error) => _ = found.insert(path.clone(), of_the_file(error)?),
         }
     }
     let none = BTreeSet::new();
     for (path, _) in tree.iter().filter(|(_, node)| node.is_folder()) {
-        let Ok(listed) = root.open_dir(path.as_path()).and_then(|folder| folder.list()) else {
-            // Said already, when it was compared.
-            continue;
+        let listed = match root.open_dir(path.as_path()).and_then(|folder| folder.list()) {
+            Ok(listed) => listed,
+            Err(error) => {
+                // Said already, when it was compared.
+                of_the_file(error)?;
+                continue;
+            }
         };
         let expected = children.get(path).unwrap_or(&none);
         for (name, _) in listed {
@@ -118,7 +123,12 @@ impl At<'_> {
             let found = folder.look(object.file());
             matches!(found, Ok(Some(found)) if found.inode == stat.inode)
         };
-        if good.contains(object) && self.store.object_folder(object).is_ok_and(is_object) {
+        if good.contains(object)
+            && self
+                .store
+                .object_folder(object)
+                .is_ok_and(|folder| is_object(&folder))
+        {
             return Ok(None);
         }
         if let Some(why) = differs(self.store.format(), stat, node) {
