@@ -140,19 +140,27 @@ impl<'a> Layout<'a> {
     ) -> Result<()> {
         let folder = self.store.object_folder(object)?;
         let missing = |error| self.store.missing_object(path, object, error);
-        let copied = held(&self.copies).get(object).cloned();
-        let linked = match copied {
-            None => folder.link(object.file(), parent, name),
-            Some(copy) => self.root.link(copy.as_path(), parent, name),
-        };
-        match linked {
-            Err(error) if error.errno == Errno::MLINK => {
-                let from = folder.open_file(object.file()).map_err(missing)?;
-                copy(self.store, &from, parent, name, meta)?;
-                held(&self.copies).insert(object.clone(), path.clone());
-                Ok(())
+        let mut copied = held(&self.copies).get(object).cloned();
+        loop {
+            let linked = match &copied {
+                None => folder.link(object.file(), parent, name),
+                Some(copy) => self.root.link(copy.as_path(), parent, name),
+            };
+            match linked {
+                Err(error) if error.errno == Errno::MLINK => {
+                    let mut copies = held(&self.copies);
+                    let newest = copies.get(object).cloned();
+                    // Another thread may have made one meanwhile. While this holds the lock, none does.
+                    if newest == copied {
+                        let from = folder.open_file(object.file()).map_err(missing)?;
+                        copy(self.store, &from, parent, name, meta)?;
+                        copies.insert(object.clone(), path.clone());
+                        return Ok(());
+                    }
+                    copied = newest;
+                }
+                linked => return linked.map_err(missing),
             }
-            linked => linked.map_err(missing),
         }
     }
 }
