@@ -63,6 +63,13 @@ impl Default for Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if needs::is_root() {
+            // A network that ends writes down which addresses are free again, and may do so in the middle of this.
+            for _ in 0..20 {
+                if fs_err::remove_dir_all(self.folder.path()).is_ok() {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
             return;
         }
         for maps in [&["--map-auto", "--map-root-user"][..], &["--map-root-user"]] {
