@@ -474,7 +474,7 @@ fn process_one_is_closed(sandbox: &Sandbox) {
 
 fn zombies(sandbox: &Sandbox) {
     let script = "for i in 1 2 3 4 5; do (sleep 0.05 &) ; done; sleep 0.4; \
-                  if grep -l '^State:.Z' /proc/[0-9]*/status; then exit 1; fi; echo end";
+                  if grep -ls '^State:.Z' /proc/[0-9]*/status; then exit 1; fi; echo end";
     assert_eq!(sandbox.shell(&[], script), "end\n");
 }
 

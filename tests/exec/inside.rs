@@ -339,7 +339,7 @@ fn orphans_of_what_came_in_are_reaped_by_process_1() {
         "PPid:\t1"
     );
     eventually("the reaping", || {
-        running.says(&[], "grep -l '^State:.Z' /proc/[0-9]*/status | wc -l") == "0"
+        running.says(&[], "grep -ls '^State:.Z' /proc/[0-9]*/status | wc -l") == "0"
     });
 }
 
