@@ -343,3 +343,18 @@ fn more_attributes_than_a_file_can_have_are_not_a_full_disk() {
     assert!(text.starts_with(told), "{text}");
     assert_eq!(verify(&store, None, &()).unwrap().damages, []);
 }
+
+#[test]
+fn a_folder_that_somebody_else_is_making_a_store_of_holds_nothing_foreign() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("store");
+    assert_eq!(Store::foreign_in(&path).unwrap(), None);
+    for name in ["objects", "volumes"] {
+        fs_err::create_dir_all(path.join(name)).unwrap();
+    }
+    assert_eq!(Store::foreign_in(&path).unwrap(), None);
+    Store::open(&path, Owners::Single).unwrap();
+    assert_eq!(Store::foreign_in(&path).unwrap(), None);
+    fs_err::write(path.join("mine"), "").unwrap();
+    assert_eq!(Store::foreign_in(&path).unwrap().as_deref(), Some("mine"));
+}
