@@ -61,8 +61,8 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// Does it: the folders, then what is in them by as many threads as there are processors (150 ms instead of 190 for a
-    /// Debian of 8,700 paths, on two).
+    /// Does it: the folders, then what is in them by as many threads as there are processors. With folders of objects that
+    /// move whole (`Stage::place`), a Debian of 170 MB took 0.83 s instead of 1.04 on two.
     fn lay(&self, tree: &Tree) -> Result<()> {
         let mut parents = Parents::new(self.root);
         for (path, _) in tree
