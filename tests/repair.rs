@@ -1,6 +1,6 @@
 //! `mk verify --repair`: every kind of damage, made anew of what there is; and what cannot be.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -67,14 +67,32 @@ fn whole(sandbox: &Sandbox, built: &Built, what: &str) {
 }
 
 /// Writes over a file of the store, whatever its mode.
-fn overwrite(path: &Path, text: &str) {
-    fs_err::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
-    fs_err::write(path, text).unwrap();
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    fs_err::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+    fs_err::write(path, text)
+}
+
+/// Writes over the object of a file of the image.
+fn damage_object(sandbox: &Sandbox, file: &str, text: &str) {
+    overwrite(&object_of(sandbox, file).unwrap(), text).unwrap();
+}
+
+/// Returns what `mk inspect` says of the image; an error where a damage keeps it from that.
+fn inspect(sandbox: &Sandbox, flag: &str) -> io::Result<String> {
+    let said = sandbox.mk(["inspect", flag, "app"]);
+    match said.code {
+        Some(0) => Ok(said.stdout),
+        _ => Err(io::Error::other(said.to_string())),
+    }
+}
+
+fn rootfs_of(sandbox: &Sandbox) -> io::Result<PathBuf> {
+    Ok(inspect(sandbox, "--rootfs")?.trim_end().into())
 }
 
 /// Returns the object of a file of the image.
-fn object_of(sandbox: &Sandbox, file: &str) -> PathBuf {
-    let tree = sandbox.tree("app");
+fn object_of(sandbox: &Sandbox, file: &str) -> io::Result<PathBuf> {
+    let tree = inspect(sandbox, "--tree")?;
     let line = tree
         .lines()
         .find(|line| line.starts_with(&format!("./{file} ")))
@@ -83,61 +101,54 @@ fn object_of(sandbox: &Sandbox, file: &str) -> PathBuf {
         .split(' ')
         .find_map(|word| word.strip_prefix("sha256="))
         .unwrap();
-    let folder = sandbox.store().join("objects").join(&digest[..2]);
-    let mut found = fs_err::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    found
-        .find(|path| {
-            path.file_name()
-                .unwrap()
-                .to_string_lossy()
-                .starts_with(&digest[2..])
-        })
-        .unwrap()
+    for entry in fs_err::read_dir(sandbox.store().join("objects").join(&digest[..2]))? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&digest[2..]) {
+            return Ok(entry.path());
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::NotFound))
 }
 
 fn repair(sandbox: &Sandbox) -> Output {
     sandbox.mk(["verify", "--repair"])
 }
 
-type Damage = fn(&Sandbox, &Built);
+type Damage = fn(&Sandbox, &Built) -> io::Result<()>;
 
 /// What befalls a store, and how it is told that it was mended.
 const DAMAGES: [(&str, Damage, &str); 18] = [
     (
         "an object of an archive is another",
-        |sandbox, _| overwrite(&object_of(sandbox, "etc/passwd"), "nobody"),
+        |sandbox, _| overwrite(&object_of(sandbox, "etc/passwd")?, "nobody"),
         "made anew of the archive",
     ),
     (
         "an object of a command is another",
-        |sandbox, _| overwrite(&object_of(sandbox, "made"), "mede\n"),
+        |sandbox, _| overwrite(&object_of(sandbox, "made")?, "mede\n"),
         "built again by `[work]/app.toml`",
     ),
     (
         "an object of the recipe is another",
-        |sandbox, _| overwrite(&object_of(sandbox, "written"), ""),
+        |sandbox, _| overwrite(&object_of(sandbox, "written")?, ""),
         "built again by `[work]/app.toml`",
     ),
     (
         "an object is gone, and its links are there",
-        |sandbox, _| fs_err::remove_file(object_of(sandbox, "made")).unwrap(),
+        |sandbox, _| fs_err::remove_file(object_of(sandbox, "made")?),
         "made anew of `[store]/rootfs/",
     ),
     (
         "an object has another mode",
-        |sandbox, _| {
-            fs_err::set_permissions(object_of(sandbox, "made"), PermissionsExt::from_mode(0o666)).unwrap()
-        },
+        |sandbox, _| fs_err::set_permissions(object_of(sandbox, "made")?, PermissionsExt::from_mode(0o666)),
         "made anew of its own bytes",
     ),
     (
         "there is a folder in the place of an object",
         |sandbox, _| {
-            let object = object_of(sandbox, "made");
-            fs_err::remove_file(&object).unwrap();
-            fs_err::create_dir(&object).unwrap();
+            let object = object_of(sandbox, "made")?;
+            fs_err::remove_file(&object)?;
+            fs_err::create_dir(&object)
         },
         "built again by",
     ),
@@ -148,17 +159,18 @@ const DAMAGES: [(&str, Damage, &str); 18] = [
     ),
     (
         "a tree is gone",
-        |sandbox, built| fs_err::remove_file(sandbox.store().join("trees").join(&built.tree)).unwrap(),
+        |sandbox, built| fs_err::remove_file(sandbox.store().join("trees").join(&built.tree)),
         "built again by",
     ),
     (
         "all trees and steps are gone",
         |sandbox, _| {
             for folder in ["trees", "steps"] {
-                for entry in fs_err::read_dir(sandbox.store().join(folder)).unwrap() {
-                    fs_err::remove_file(entry.unwrap().path()).unwrap();
+                for entry in fs_err::read_dir(sandbox.store().join(folder))? {
+                    fs_err::remove_file(entry?.path())?;
                 }
             }
+            Ok(())
         },
         "built again by",
     ),
@@ -169,24 +181,24 @@ const DAMAGES: [(&str, Damage, &str); 18] = [
     ),
     (
         "a document of an image is gone",
-        |sandbox, built| fs_err::remove_file(sandbox.store().join("images").join(&built.image)).unwrap(),
+        |sandbox, built| fs_err::remove_file(sandbox.store().join("images").join(&built.image)),
         "built again by",
     ),
     (
         "a folder has a file more",
-        |sandbox, _| fs_err::write(sandbox.rootfs("app").join("more"), "more").unwrap(),
+        |sandbox, _| fs_err::write(rootfs_of(sandbox)?.join("more"), "more"),
         "laid out anew",
     ),
     (
         "a folder is gone",
-        |sandbox, _| fs_err::rename(sandbox.rootfs("app"), sandbox.work().join("away")).unwrap(),
+        |sandbox, _| fs_err::rename(rootfs_of(sandbox)?, sandbox.work().join("away")),
         "laid out anew",
     ),
     (
         "a conf folder says something else",
         |sandbox, built| {
             let etc = sandbox.store().join("conf").join(&built.image).join("etc");
-            overwrite(&etc.join("hostname"), "other\n");
+            overwrite(&etc.join("hostname"), "other\n")
         },
         "laid out anew",
     ),
@@ -194,14 +206,14 @@ const DAMAGES: [(&str, Damage, &str); 18] = [
         "neither an image nor its conf folder says what it said",
         |sandbox, built| {
             let etc = sandbox.store().join("conf").join(&built.image).join("etc");
-            overwrite(&etc.join("hostname"), "other\n");
-            overwrite(&sandbox.store().join("images").join(&built.image), "mk-image 1\n");
+            overwrite(&etc.join("hostname"), "other\n")?;
+            overwrite(&sandbox.store().join("images").join(&built.image), "mk-image 1\n")
         },
         "built again by",
     ),
     (
         "a conf folder is gone",
-        |sandbox, built| fs_err::remove_dir_all(sandbox.store().join("conf").join(&built.image)).unwrap(),
+        |sandbox, built| fs_err::remove_dir_all(sandbox.store().join("conf").join(&built.image)),
         "laid out anew",
     ),
     (
@@ -211,7 +223,7 @@ const DAMAGES: [(&str, Damage, &str); 18] = [
     ),
     (
         "something is there that is not mk's",
-        |sandbox, _| fs_err::write(sandbox.store().join("objects/mine"), "mine").unwrap(),
+        |sandbox, _| fs_err::write(sandbox.store().join("objects/mine"), "mine"),
         "taken away",
     ),
 ];
@@ -220,7 +232,7 @@ const DAMAGES: [(&str, Damage, &str); 18] = [
 fn every_kind_of_damage_is_mended_and_it_is_told_how() {
     for (what, damage, how) in DAMAGES {
         let Some((sandbox, built)) = scene() else { return };
-        damage(&sandbox, &built);
+        damage(&sandbox, &built).unwrap();
         assert_eq!(sandbox.mk(["verify"]).code, Some(1), "{what}");
         let repaired = repair(&sandbox);
         assert_eq!(repaired.code, Some(0), "{what}: {repaired}");
@@ -257,7 +269,7 @@ fn several_damages_at_once_are_mended_also_without_steps_to_help() {
             let (name, damage, _) = DAMAGES[chance.below(DAMAGES.len())];
             what.push_str(&format!("; {name}"));
             // One may have taken away what another would damage.
-            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| damage(&sandbox, &built)));
+            let done = damage(&sandbox, &built);
             what.push_str(if done.is_ok() { "" } else { " (not done)" });
         }
         let repaired = repair(&sandbox);
@@ -276,7 +288,7 @@ fn a_conf_folder_is_made_anew_with_its_image_where_the_name_is_damaged_too() {
         "a name is no name",
     ] {
         let (_, damage, _) = DAMAGES.iter().find(|(known, ..)| *known == name).unwrap();
-        damage(&sandbox, &built);
+        damage(&sandbox, &built).unwrap();
     }
     let repaired = repair(&sandbox);
     assert_eq!(repaired.code, Some(0), "{repaired}");
@@ -293,19 +305,19 @@ fn an_archive_that_is_damaged_is_fetched_again() {
         .unwrap();
     let archive = fs_err::read(held.path()).unwrap();
     let source = sandbox.store().join("sources").join(held.file_name());
-    overwrite(&source, "not it");
+    overwrite(&source, "not it").unwrap();
     let repaired = repair(&sandbox).ok();
     assert!(repaired.stdout.contains(": fetched again\n"), "{repaired}");
     assert!(fs_err::read(&source).unwrap() == archive);
     // Where nobody has it any more it is taken away, and hurts nothing until it is needed.
     fs_err::remove_file(held.path()).unwrap();
-    overwrite(&source, "not it");
+    overwrite(&source, "not it").unwrap();
     let repaired = repair(&sandbox).ok();
     assert!(repaired.stdout.contains(": taken away\n"), "{repaired}");
     assert!(!source.exists());
     whole(&sandbox, &built, "without the archive");
     // Then its files are gone for good, and it is said why.
-    overwrite(&object_of(&sandbox, "etc/passwd"), "nobody");
+    damage_object(&sandbox, "etc/passwd", "nobody");
     let repaired = repair(&sandbox);
     assert_eq!(repaired.code, Some(1), "{repaired}");
     assert!(repaired.stderr.contains("`app` is not whole: "), "{repaired}");
@@ -316,7 +328,7 @@ fn an_archive_that_is_damaged_is_fetched_again() {
 fn what_cannot_be_made_anew_is_said_with_what_to_type() {
     // The recipe is gone.
     let Some((sandbox, built)) = scene() else { return };
-    overwrite(&object_of(&sandbox, "made"), "mede\n");
+    damage_object(&sandbox, "made", "mede\n");
     let recipe = sandbox.work().join("app.toml");
     let text = fs_err::read_to_string(&recipe).unwrap();
     fs_err::remove_file(&recipe).unwrap();
@@ -334,7 +346,7 @@ fn what_cannot_be_made_anew_is_said_with_what_to_type() {
     repair(&sandbox).ok();
     whole(&sandbox, &built, "with the recipe");
     // The recipe is another: no other image gets the name.
-    overwrite(&object_of(&sandbox, "made"), "mede\n");
+    damage_object(&sandbox, "made", "mede\n");
     fs_err::write(&recipe, text.replace("echo made", "echo more")).unwrap();
     let repaired = repair(&sandbox);
     assert_eq!(repaired.code, Some(1), "{repaired}");
@@ -352,7 +364,7 @@ fn what_cannot_be_made_anew_is_said_with_what_to_type() {
     repair(&sandbox).ok();
     whole(&sandbox, &built, "with the recipe as it was");
     // Nobody remembers it.
-    overwrite(&object_of(&sandbox, "made"), "mede\n");
+    damage_object(&sandbox, "made", "mede\n");
     fs_err::remove_dir_all(sandbox.store().join("builds")).unwrap();
     let repaired = repair(&sandbox);
     assert_eq!(repaired.code, Some(1), "{repaired}");
@@ -384,7 +396,7 @@ fn a_run_of_a_damaged_image_goes_on_as_if_nothing_were() {
         .unwrap();
     let mut up = [0; 3];
     run.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
-    overwrite(&object_of(&sandbox, "written"), "else");
+    damage_object(&sandbox, "written", "else");
     fs_err::write(sandbox.rootfs("app").join("more"), "more\n").unwrap();
     let found = sandbox.mk(["verify"]);
     for words in [&["verify", "--repair"][..], &["verify", "--discard"]] {
@@ -414,7 +426,7 @@ fn a_run_of_a_damaged_image_goes_on_as_if_nothing_were() {
 fn what_no_name_needs_goes_in_a_repair_and_gc_takes_what_cannot_be_whole_again() {
     let Some((sandbox, built)) = scene() else { return };
     // Another image takes the name of one that cannot be built again.
-    overwrite(&object_of(&sandbox, "made"), "mede\n");
+    damage_object(&sandbox, "made", "mede\n");
     let recipe = sandbox.work().join("app.toml");
     let text = fs_err::read_to_string(&recipe).unwrap();
     fs_err::write(&recipe, text.replace("echo made", "echo other")).unwrap();
@@ -429,7 +441,7 @@ fn what_no_name_needs_goes_in_a_repair_and_gc_takes_what_cannot_be_whole_again()
     // And where it can, but no name stands for it any more, the repair says that it went.
     fs_err::write(&recipe, &text).unwrap();
     sandbox.build("app.toml");
-    overwrite(&object_of(&sandbox, "made"), "mede\n");
+    damage_object(&sandbox, "made", "mede\n");
     sandbox.mk(["rm", "app"]).ok();
     let repaired = repair(&sandbox).ok();
     assert!(repaired.stderr.contains(" without a name went"), "{repaired}");
@@ -440,8 +452,8 @@ fn a_repair_that_is_killed_leaves_what_the_next_can_go_on_with() {
     let mut chance = Chance::new();
     let Some((sandbox, built)) = scene() else { return };
     for round in 0..10 {
-        overwrite(&object_of(&sandbox, "made"), "mede\n");
-        overwrite(&object_of(&sandbox, "etc/passwd"), "nobody");
+        damage_object(&sandbox, "made", "mede\n");
+        damage_object(&sandbox, "etc/passwd", "nobody");
         fs_err::write(sandbox.rootfs("app").join("more"), "more").unwrap();
         let what = format!("round {round}, MK_TEST_SEED={}", chance.seed);
         let mut mk = sandbox
@@ -464,8 +476,8 @@ fn a_repair_that_is_killed_leaves_what_the_next_can_go_on_with() {
 fn a_store_that_lost_what_was_not_synced_is_mended_and_used_again() {
     let Some((sandbox, built)) = scene() else { return };
     // As a power cut leaves a store without syncs: names, and nothing behind them.
-    overwrite(&object_of(&sandbox, "made"), "");
-    overwrite(&sandbox.store().join("trees").join(&built.tree), "");
+    damage_object(&sandbox, "made", "");
+    overwrite(&sandbox.store().join("trees").join(&built.tree), "").unwrap();
     overwrite(
         &sandbox
             .store()
@@ -473,7 +485,8 @@ fn a_store_that_lost_what_was_not_synced_is_mended_and_used_again() {
             .join(&built.image)
             .join("etc/resolv.conf"),
         "",
-    );
+    )
+    .unwrap();
     fs_err::write(sandbox.store().join("unsynced"), "").unwrap();
     assert_eq!(sandbox.mk(["run", "app", "true"]).code, Some(125));
     let repaired = repair(&sandbox);

@@ -139,7 +139,10 @@ fn owners_at(path: &Path) -> Result<Option<Owners>, Failure> {
             found,
         }
         .into()),
-        None => Ok(None),
+        None => {
+            Store::sweep_unmade(path);
+            Ok(None)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every file name in the store, the `format` file, and nothing else (docs/store.md). Pure.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::str::FromStr;
 
@@ -41,8 +42,9 @@ pub(super) const VOLUME_DATA: &str = "data";
 /// What a volume is, and what is locked while it is used, below its own folder.
 pub(super) const VOLUME_DOCUMENT: &str = "volume";
 pub(super) const VOLUME_HEADER: &str = "mk-volume 1";
-/// What the name of a staging folder begins with.
-pub(super) const STAGING: &str = "staging-";
+/// What the name of a staging folder begins with, which [`staging`] makes, and that of a draft of a `format`.
+const STAGING: &str = "staging-";
+const DRAFT: &str = "staging-format-";
 /// What a file in staging is called that will go to `sources`, before its digest.
 pub(super) const STAGED_SOURCE: &str = "source-";
 /// Locked by builds (shared) and gc (exclusively).
@@ -53,6 +55,28 @@ pub(super) const GATE_LOCK: &str = "locks/gate";
 pub(super) const UNSYNCED: &str = "unsynced";
 /// What the name of a source's newest time ends with.
 pub(super) const NEWEST: &str = ".newest";
+
+/// Returns the name of a staging folder made in the boot `boot`.
+pub(super) fn staging(boot: &str, random: u64) -> String {
+    format!("{STAGING}{boot}-{random:016x}")
+}
+
+/// Returns the name that a `format` has until it is complete.
+pub(super) fn draft(random: u64) -> String {
+    format!("{DRAFT}{random:016x}")
+}
+
+/// Returns whether [`staging`] or [`draft`] made this name. Others that begin so are somebody's own, and are not swept.
+pub(super) fn is_staging(name: &OsStr) -> bool {
+    let rest = name.to_str().and_then(|name| name.strip_prefix(STAGING));
+    rest.and_then(|rest| rest.rsplit_once('-'))
+        .is_some_and(|(_, random)| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Returns whether [`draft`] made this name.
+pub(super) fn is_draft(name: &OsStr) -> bool {
+    is_staging(name) && name.to_string_lossy().starts_with(DRAFT)
+}
 
 pub(super) const HEADER: &str = "mk-store 1";
 

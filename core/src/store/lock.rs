@@ -4,8 +4,6 @@
 use std::fs::File;
 use std::sync::OnceLock;
 
-use rustix::io::Errno;
-
 use super::durability::{Durability, Marked};
 use super::image::ImageId;
 use super::layout;
@@ -157,35 +155,34 @@ impl std::os::fd::AsFd for Lease {
     }
 }
 
-/// Deletes the staging folders in `folder` whose lock is free. One whose boot was another has no process either, so its
-/// lock is free too.
+/// Deletes the staging folders in `folder`, and the drafts of a `format`, whose lock is free. One whose boot was another
+/// has no process either, so its lock is free too.
 pub(super) fn sweep(folder: &Dir) -> Result<()> {
     for (name, _) in folder.list()? {
-        if !name.to_string_lossy().starts_with(layout::STAGING) {
-            continue;
-        }
-        let staging = match folder.open_dir(&name) {
-            Ok(staging) => staging,
-            Err(error) if error.errno == Errno::NOENT => continue,
-            Err(error) if error.errno == Errno::NOTDIR => {
-                sweep_draft(folder, &name)?;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if file::try_lock(&staging, LockKind::Exclusive)? {
+        if layout::is_draft(&name) {
+            sweep_draft(folder, &name)?;
+        } else if layout::is_staging(&name)
+            && let Some(staging) = super::none_if_missing(folder.open_dir(&name))?
+            && file::try_lock(&staging, LockKind::Exclusive)?
+        {
             folder.remove_all(&name)?;
         }
     }
     Ok(())
 }
 
-/// Deletes the draft of a `format` whose lock is free.
+/// Deletes the drafts of a `format` in `folder` whose lock is free.
+pub(super) fn sweep_drafts(folder: &Dir) -> Result<()> {
+    let names = folder.list()?.into_iter().map(|(name, _)| name);
+    names
+        .filter(|name| layout::is_draft(name))
+        .try_for_each(|name| sweep_draft(folder, &name))
+}
+
 fn sweep_draft(folder: &Dir, name: &std::ffi::OsStr) -> Result<()> {
-    let Some(draft) = super::none_if_missing(folder.open_file(name))? else {
-        return Ok(());
-    };
-    if file::try_lock(&draft, LockKind::Exclusive)? {
+    if let Some(draft) = super::none_if_missing(folder.open_file(name))?
+        && file::try_lock(&draft, LockKind::Exclusive)?
+    {
         super::none_if_missing(folder.unlink(name))?;
     }
     Ok(())

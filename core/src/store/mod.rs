@@ -229,13 +229,15 @@ impl Store {
 
     /// The same, with another durability than [`Durability::Full`].
     pub fn open_with(path: &Path, wanted: Owners, durability: Durability) -> Result<Self> {
-        let opened = match Self::open_existing(path, wanted) {
-            Err(Error::Missing(_)) => {
-                Self::make(path, wanted, durability)?;
-                Self::open_existing(path, wanted)
+        let mut opened = Self::open_existing(path, wanted);
+        // Once, but where another took its draft away, which is seldom once and never ten times.
+        for _ in 0..10 {
+            if !matches!(opened, Err(Error::Missing(_))) {
+                break;
             }
-            opened => opened,
-        };
+            Self::make(path, wanted, durability)?;
+            opened = Self::open_existing(path, wanted);
+        }
         Ok(opened?.with_durability(durability))
     }
 
@@ -286,19 +288,39 @@ impl Store {
     }
 
     /// Returns a name in the folder at `path` that is no store's, if there is one: of a store that somebody else is making,
-    /// each is.
+    /// each is, and its folders are empty until it has a `format`.
     pub fn foreign_in(path: &Path) -> Result<Option<String>> {
         let Some(dir) = none_if_missing(Dir::open(path))? else {
             return Ok(None);
         };
-        let ours = |name: &str| {
-            layout::FOLDERS.contains(&name)
-                || name.starts_with(layout::STAGING)
-                || [layout::FORMAT, layout::UNSYNCED].contains(&name)
-        };
-        let names = dir.list()?.into_iter();
-        let mut names = names.map(|(name, _)| name.to_string_lossy().into_owned());
-        Ok(names.find(|name| !ours(name)))
+        let made = |dir: &Dir| Ok::<_, SysError>(dir.look(layout::FORMAT)?.is_some());
+        let begun = made(&dir)?;
+        let mut foreign = None;
+        for (name, _) in dir.list()? {
+            let shown = name.to_string_lossy();
+            let ours = if layout::FOLDERS.contains(&&*shown) {
+                begun || is_empty_folder(&dir, &name)?
+            } else {
+                [layout::FORMAT, layout::UNSYNCED].contains(&&*shown) || layout::is_staging(&name)
+            };
+            if !ours {
+                foreign = Some(shown.into_owned());
+            }
+        }
+        // Somebody else may have made it, and put something into it, while this looked.
+        if foreign.is_some() && !begun && made(&dir)? {
+            return Self::foreign_in(path);
+        }
+        Ok(foreign)
+    }
+
+    /// Deletes the drafts that processes left which were killed while they made a store at `path`, where there is none yet and
+    /// nothing foreign: a command that only looks makes none, and nobody else would come by. What cannot be deleted, as on a
+    /// filesystem that is read-only, stays.
+    pub fn sweep_unmade(path: &Path) {
+        if let Ok(dir) = Dir::open(path) {
+            _ = lock::sweep_drafts(&dir);
+        }
     }
 
     /// Makes a store. Its `format` comes last, so a folder without one is none yet; two who make it at once both succeed.
@@ -316,7 +338,7 @@ impl Store {
         for name in layout::FOLDERS {
             exists(dir.make_dir(name, 0o700)).map_err(full)?;
         }
-        let draft = format!("{}format-{:016x}", layout::STAGING, file::random()?);
+        let draft = layout::draft(file::random()?);
         let file = dir.create_file(&draft, 0o600).map_err(full)?;
         // Until it has its name: a draft whose lock is free is swept.
         file::lock(&file, LockKind::Exclusive)?;
@@ -328,7 +350,7 @@ impl Store {
             })
             .and_then(|()| forget_empty_format(&dir))
             .and_then(|()| match exists(dir.rename(&draft, &dir, layout::FORMAT)) {
-                // Swept before it was locked, which only happens in a store that another has made.
+                // Swept before it was locked.
                 Err(error) if error.errno == Errno::NOENT => Ok(()),
                 renamed => renamed.map(drop),
             });
@@ -491,6 +513,15 @@ fn full(store: &Path, error: SysError) -> Error {
         }
     } else {
         error.into()
+    }
+}
+
+/// Returns whether `name` in `dir` is a folder with nothing in it.
+fn is_empty_folder(dir: &Dir, name: &std::ffi::OsStr) -> Result<bool, SysError> {
+    match dir.open_dir(name) {
+        Ok(folder) => Ok(folder.list()?.is_empty()),
+        Err(error) if [Errno::NOENT, Errno::NOTDIR].contains(&error.errno) => Ok(error.errno == Errno::NOENT),
+        Err(error) => Err(error),
     }
 }
 

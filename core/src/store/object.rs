@@ -126,7 +126,7 @@ impl Store {
     pub(super) fn make_staging(&self, prefix: &str) -> Result<(String, Dir)> {
         loop {
             let (boot, random) = (super::lock::boot_id(), file::random()?);
-            let path = format!("{prefix}{}{boot}-{random:016x}", layout::STAGING);
+            let path = format!("{prefix}{}", layout::staging(boot, random));
             self.full(self.dir.make_dir(&path, 0o700))?;
             let Some(dir) = none_if_missing(self.dir.open_dir(&path))? else {
                 continue;

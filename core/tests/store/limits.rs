@@ -354,7 +354,39 @@ fn a_folder_that_somebody_else_is_making_a_store_of_holds_nothing_foreign() {
     }
     assert_eq!(Store::foreign_in(&path).unwrap(), None);
     Store::open(&path, Owners::Single).unwrap();
+    fs_err::write(path.join("volumes/x"), "").unwrap();
     assert_eq!(Store::foreign_in(&path).unwrap(), None);
     fs_err::write(path.join("mine"), "").unwrap();
     assert_eq!(Store::foreign_in(&path).unwrap().as_deref(), Some("mine"));
+}
+
+/// Of what gc does not know in such folders, nothing stays.
+#[test]
+fn a_folder_that_only_looks_like_a_store_does_not_become_one() {
+    let temp = tempfile::tempdir().unwrap();
+    for (own, file) in [
+        ("images", "images/cat.jpg"),
+        ("staging-site", "staging-site/index.html"),
+    ] {
+        let path = temp.path().join(own);
+        fs_err::create_dir_all(path.join(own)).unwrap();
+        fs_err::write(path.join(file), "").unwrap();
+        let error = Store::open(&path, Owners::Single).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("it holds `{own}`")), "{error}");
+        Store::sweep_unmade(&path);
+        assert!(path.join(file).exists());
+    }
+}
+
+#[test]
+fn what_is_left_of_a_store_that_was_being_made_is_swept_and_not_what_is_in_use() {
+    let temp = tempfile::tempdir().unwrap();
+    let [left, used] = ["0123456789abcdef", "fedcba9876543210"]
+        .map(|random| temp.path().join(format!("staging-format-{random}")));
+    fs_err::write(&left, "").unwrap();
+    let file = fs_err::File::create(&used).unwrap();
+    file.file().lock().unwrap();
+    Store::sweep_unmade(temp.path());
+    assert_eq!((left.exists(), used.exists()), (false, true));
+    assert_eq!(Store::foreign_in(temp.path()).unwrap(), None);
 }

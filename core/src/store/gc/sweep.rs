@@ -55,7 +55,7 @@ pub(super) fn sweep(
             })?,
             // Staging is not gc's to judge.
             Stored::Rootfs => {
-                sweep.folder(stored, &folder, |name| match name.starts_with(layout::STAGING) {
+                sweep.folder(stored, &folder, |name| match layout::is_staging(name.as_ref()) {
                     true => Reason::Kept,
                     false => by_digest(&live.rootfs, &spared.rootfs, name),
                 })?

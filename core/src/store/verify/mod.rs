@@ -175,7 +175,7 @@ impl<'a> Check<'a> {
     /// Trees are listed before objects are read: what a tree names was in the store before the tree.
     fn trees_and_rootfs(&mut self) -> Result<()> {
         let trees = self.digests(layout::TREES, |_| false)?;
-        let staging = |name: &str| name.starts_with(layout::STAGING);
+        let staging = |name: &str| layout::is_staging(name.as_ref());
         let rootfs: BTreeSet<Digest> = self.digests(layout::ROOTFS, staging)?.into_iter().collect();
         let objects = objects::read_all(self.store)?;
         self.found.objects = (objects.good.len() + objects.bad.len()) as u64;
