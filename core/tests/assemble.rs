@@ -1,6 +1,7 @@
 //! Recipe → image, as a library: which steps are done again, which times files get, what is kept after a failure.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::SystemTime;
@@ -63,6 +64,12 @@ impl Place {
     }
 
     fn build(&self, verbs: Vec<Verb>) -> Result<(Built, Vec<String>), Error> {
+        let done = Done::default();
+        let built = self.build_seen(verbs, SystemTime::UNIX_EPOCH, &done)?;
+        Ok((built, done.0.into_inner().unwrap()))
+    }
+
+    fn build_seen(&self, verbs: Vec<Verb>, now: SystemTime, watch: &dyn Watch) -> Result<Built, Error> {
         let steps = verbs
             .into_iter()
             .map(|verb| Step {
@@ -81,16 +88,15 @@ impl Place {
             conf: Conf::default(),
             run: RunDefaults::default(),
         };
-        let settings = fetch::Settings::new(SystemTime::UNIX_EPOCH);
+        let settings = fetch::Settings::new(now);
         let store = self.store();
-        let done = Done::default();
         let lock = pin::pin(
             &recipe,
             &Lock::default(),
             pin::Policy::Complete,
             &settings,
             &store,
-            &done,
+            watch,
         )?
         .lock;
         let request = Request {
@@ -113,8 +119,7 @@ impl Place {
             bases: BTreeMap::new(),
             impure: Vec::new(),
         };
-        let built = graph::assemble(&[node], &store, &done).map_err(|failed| failed.error)?;
-        Ok((built, done.0.into_inner().unwrap()))
+        graph::assemble(&[node], &store, watch).map_err(|failed| failed.error)
     }
 
     fn tree_text(&self, built: &Built) -> String {
@@ -254,6 +259,66 @@ fn a_damaged_archive_is_an_error_that_names_it() {
         panic!("{error}")
     };
     assert!(source.to_string().contains("base.tar"), "{source}");
+}
+
+/// Writes to a file when a step begins, or when files of it have been read.
+struct Writes {
+    path: std::path::PathBuf,
+    late: bool,
+}
+
+impl Watch for Writes {
+    fn see(&self, event: Event<'_>) {
+        let now = match event {
+            Event::StepStarted { .. } => !self.late,
+            Event::StepProgress { .. } => self.late,
+            _ => false,
+        };
+        if now {
+            // Without an end that comes earlier meanwhile.
+            let mut bytes = fs_err::read(&self.path).unwrap();
+            bytes
+                .iter_mut()
+                .filter(|byte| **byte == b'x')
+                .for_each(|byte| *byte = b'y');
+            let mut file = fs_err::OpenOptions::new().write(true).open(&self.path).unwrap();
+            file.write_all(&bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_archive_that_is_written_to_while_it_is_unpacked_makes_no_image() {
+    let place = Place::new();
+    let mut archive = tar::Builder::new(Vec::new());
+    for number in 0..600 {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_mtime(1_000_000_000);
+        header.set_size(3000);
+        let name = format!("file{number}");
+        archive.append_data(&mut header, name, &[b'x'; 3000][..]).unwrap();
+    }
+    let bytes = archive.into_inner().unwrap();
+    let path = place.path().join("a.tar");
+    // So large, and so long ago written, that what it holds is known from the first look.
+    assert!(bytes.len() > 1 << 20);
+    for late in [false, true] {
+        fs_err::write(&path, &bytes).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(120));
+        let path = path.clone();
+        let built = place.build_seen(vec![unpack("a.tar")], SystemTime::now(), &Writes { path, late });
+        let error = match built.unwrap_err() {
+            Error::Step { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
+        assert_eq!(error, "`a.tar` changed while it was being read", "{late}");
+    }
+    fs_err::write(&path, &bytes).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(120));
+    place
+        .build_seen(vec![unpack("a.tar")], SystemTime::now(), &())
+        .unwrap();
 }
 
 #[test]

@@ -107,7 +107,16 @@ fn catch(proc: &Path) -> Option<(String, Option<File>)> {
     let here =
         std::fs::metadata(&named).is_ok_and(|here| (here.dev(), here.ino()) == (found.dev(), found.ino()));
     // One without a name is gone with the last process that runs it.
-    (!here && found.nlink() > 0).then(|| (named.display().to_string(), Some(program)))
+    let caught = !here && found.nlink() > 0 && !is_read_only(&program);
+    caught.then(|| (named.display().to_string(), Some(program)))
+}
+
+/// Whether the filesystem of a program is read-only. Of one that is only mounted so, the kernel says first that it runs.
+fn is_read_only(program: &File) -> bool {
+    const EROFS: i32 = 30;
+    let path = format!("/proc/self/fd/{}", program.as_raw_fd());
+    let opened = File::options().write(true).open(path);
+    opened.is_err_and(|refused| refused.raw_os_error() == Some(EROFS))
 }
 
 /// Writes to the file of a program as soon as nobody runs it.

@@ -34,8 +34,8 @@ pub(super) fn call(args: args::Exec, context: &Context) -> Result<u8, Failure> {
     Ok(exit::code(ended.ending))
 }
 
-/// Goes on as a copy of mk in memory that nobody can write to: processes that run in the container already may get the
-/// one that joins them to execute `/proc/self/exe`, and then reach for the file behind it.
+/// Goes on as an mk whose program nobody can write to: processes that run in the container already may get the one that
+/// joins them to execute `/proc/self/exe`, and then reach for the file behind it.
 fn seal() -> Result<(), Failure> {
     if sealed::is_sealed() {
         return Ok(());

@@ -34,7 +34,7 @@ pub fn own_capabilities() -> Result<CapabilitySet, SysError> {
 /// Whether the program of this process can be found where its name says. It cannot where the process was started
 /// through a link of the kernel's, such as `/proc/self/exe` of a process whose files are elsewhere: a container that got
 /// one of mk's processes to execute that would have the host's mk run inside (CVE-2019-5736), and could write to its file.
-/// A program that has no name any more passes: it was replaced, or is a sealed copy.
+/// A program that has no name any more passes, for it was replaced, and so does one that nobody can write to.
 pub fn has_own_program_in_sight() -> bool {
     let Ok(own) = rustix::fs::stat(c"/proc/self/exe") else {
         // Without a `/proc` there is no such link either.
@@ -42,7 +42,7 @@ pub fn has_own_program_in_sight() -> bool {
     };
     let named = rustix::fs::readlink(c"/proc/self/exe", Vec::new()).and_then(rustix::fs::stat);
     let is_same = named.is_ok_and(|named| (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino));
-    is_same || own.st_nlink == 0
+    is_same || own.st_nlink == 0 || super::sealed::is_sealed()
 }
 
 /// Has the kernel kill this process when its parent ends.

@@ -1,14 +1,17 @@
-//! mk's own program as a copy that nobody can write to.
+//! mk's own program where nobody can write to it.
 //!
 //! A process that goes into a running container may be made to execute `/proc/self/exe` there, by processes that change
 //! the path of its command while it is looked up (CVE-2019-5736). What they then find behind `/proc/PID/exe` is the file of
-//! mk's program, unless it runs from a copy in memory that is sealed.
+//! mk's program, unless it runs from a filesystem that is read-only as a whole, or from a copy in memory that is sealed.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::libc;
 use rustix::fs::{self, MemfdFlags, Mode, OFlags, SealFlags};
 
+use super::file::{self, Version};
+use super::mount::{Attr, NewFs};
 use super::process::CStrings;
 use super::{Call, Errno, HERE, SysError, checked};
 
@@ -18,27 +21,29 @@ const SEALS: SealFlags = SealFlags::SEAL
     .union(SealFlags::GROW)
     .union(SealFlags::WRITE);
 
-/// Whether this process's program is a sealed copy.
+/// Whether nobody can write to this process's program through the process.
 pub fn is_sealed() -> bool {
-    let program = fs::open(c"/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let program = |flags| fs::open(c"/proc/self/exe", flags | OFlags::CLOEXEC, Mode::empty());
     // Files that are not in memory know no seals (EINVAL).
-    program
-        .and_then(fs::fcntl_get_seals)
-        .is_ok_and(|seals| seals.contains(SEALS))
+    let sealed = program(OFlags::RDONLY).and_then(fs::fcntl_get_seals);
+    // Of a filesystem that is read-only, and not only mounted so, the kernel says that before all else: that a program runs
+    // (ETXTBSY), and whose it is.
+    sealed.is_ok_and(|seals| seals.contains(SEALS)) || matches!(program(OFlags::WRONLY), Err(Errno::ROFS))
 }
 
-/// Executes a sealed copy of this process's program in its place, with these arguments and this environment; comes back
-/// only with the reason why not.
+/// Executes this process's program in its place from where nobody can write to it, with these arguments and this
+/// environment; comes back only with the reason why not.
 pub fn become_sealed(arguments: &CStrings, environment: &CStrings) -> SysError {
-    let copy = match sealed_copy() {
-        Ok(copy) => copy,
+    // With a copy of 17 MB `mk exec` took 17.3 ms, and with a view 4.0.
+    let program = match read_only_view().or_else(|_| sealed_copy()) {
+        Ok(program) => program,
         Err(failed) => return failed,
     };
     // SAFETY: the handle is open, the path is a C string, the lists are NULL-ended arrays of such.
     let returned = unsafe {
         libc::syscall(
             libc::SYS_execveat,
-            copy.as_raw_fd(),
+            program.as_raw_fd(),
             HERE.as_ptr(),
             arguments.pointers(),
             environment.pointers(),
@@ -47,6 +52,40 @@ pub fn become_sealed(arguments: &CStrings, environment: &CStrings) -> SysError {
     };
     let errno = checked(returned).err().unwrap_or(Errno::INVAL);
     SysError::new(errno, "execveat of a sealed copy of mk")
+}
+
+/// Returns this process's program as it is seen through an overlay that has no layer to write to, and so never can be
+/// written to. Takes what mounting takes; the program's folder must not be, or be in, `/dev`.
+fn read_only_view() -> Result<OwnedFd, SysError> {
+    let path = fs::readlink(c"/proc/self/exe", Vec::new()).call("readlink(\"/proc/self/exe\")")?;
+    let path = path.to_bytes();
+    let slash = path.iter().rposition(|&byte| byte == b'/').unwrap_or_default();
+    let (folder, name) = (&path[..slash.max(1)], &path[slash + 1..]);
+    let handle = OFlags::PATH | OFlags::CLOEXEC;
+    let folder = fs::open(folder, handle | OFlags::DIRECTORY, Mode::empty()).call("open of mk's folder")?;
+    // By its handle: names may have characters that separate layers. There must be two of them; the second is there
+    // everywhere, and hidden where it has the same name.
+    let layers = format!("/proc/self/fd/{}:/dev", folder.as_raw_fd());
+    let layers = CString::new(layers).map_err(|_| SysError::new(Errno::INVAL, "lowerdir"))?;
+    let overlay = NewFs::open(c"overlay")?;
+    overlay.set(c"lowerdir", &layers)?;
+    let top = overlay.mount(Attr {
+        read_only: true,
+        no_suid: true,
+        no_dev: true,
+        no_exec: false,
+    })?;
+    let program = fs::openat(&top, name, handle | OFlags::NOFOLLOW, Mode::empty()).call("openat of mk")?;
+    let own = fs::open(c"/proc/self/exe", handle, Mode::empty()).call("open(\"/proc/self/exe\")")?;
+    // Another may have its name by now.
+    match version(&program)? == version(&own)? {
+        true => Ok(program),
+        false => Err(SysError::new(Errno::STALE, "openat of mk")),
+    }
+}
+
+fn version(program: &OwnedFd) -> Result<Version, SysError> {
+    Ok(file::stat(program)?.version())
 }
 
 /// Returns a copy of this process's program in memory.
@@ -85,6 +124,28 @@ fn in_memory() -> Result<OwnedFd, SysError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+    fn a_view_is_the_program_and_its_filesystem_is_read_only() {
+        let view = match read_only_view() {
+            Err(failed) if failed.errno == Errno::PERM => {
+                return eprintln!("skipped: needs root, for a mount: {failed}");
+            }
+            view => view.unwrap(),
+        };
+        let own = fs::open(c"/proc/self/exe", OFlags::PATH, Mode::empty()).unwrap();
+        assert_eq!(version(&view).unwrap(), version(&own).unwrap());
+        let name = format!("/proc/self/fd/{}", view.as_raw_fd());
+        let written = fs::open(&name, OFlags::WRONLY, Mode::empty());
+        assert_eq!(written.err(), Some(Errno::ROFS));
+        assert_eq!(
+            fs::chmodat(fs::CWD, &name, Mode::RWXU, fs::AtFlags::empty()),
+            Err(Errno::ROFS)
+        );
+        // What this test runs from is no such thing.
+        assert!(!is_sealed());
+    }
 
     #[test]
     fn a_copy_is_the_program_and_cannot_be_written_to() {
