@@ -14,7 +14,9 @@ pub(crate) const FIXTURES: [&str; 3] = [
 /// Says that a test does not run, past the harness that hides what passing tests say.
 pub(crate) fn skipped(needs: &str) {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
-    let _ = writeln!(std::io::stderr(), "skipped: needs {needs} ({test})");
+    // In one call: what other tests say at the same moment must not come between.
+    let line = format!("skipped: needs {needs} ({test})\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Returns the folder of fixtures: `MK_FIXTURES`, else beside the checkout.

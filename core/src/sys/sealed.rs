@@ -107,8 +107,22 @@ fn sealed_copy() -> Result<OwnedFd, SysError> {
             Err(errno) => return Err(errno).call("sendfile"),
         }
     }
-    fs::fcntl_add_seals(&copy, SEALS).call("fcntl(F_ADD_SEALS)")?;
+    seal(&copy)?;
     Ok(copy)
+}
+
+/// Seals a file in memory. While anything of the kernel's still holds on to a page of it, as it does for a moment after pages
+/// were given to it by another processor, the kernel refuses after some 150 ms (EBUSY, `memfd_wait_for_pins`).
+fn seal(copy: &OwnedFd) -> Result<(), SysError> {
+    const TRIES: usize = 40;
+    let mut sealed = Err(Errno::BUSY);
+    for _ in 0..TRIES {
+        sealed = fs::fcntl_add_seals(copy, SEALS);
+        if sealed != Err(Errno::BUSY) {
+            break;
+        }
+    }
+    sealed.call("fcntl(F_ADD_SEALS)")
 }
 
 /// Makes a file in memory that can be executed: since Linux 6.3 that has to be said, and before it cannot be
@@ -164,5 +178,21 @@ mod tests {
         let written =
             fs::open(name, OFlags::WRONLY, Mode::empty()).map(|again| rustix::io::write(again, b"x"));
         assert!(!matches!(written, Ok(Ok(_))), "{written:?}");
+    }
+
+    #[test]
+    fn a_file_that_the_kernel_still_holds_a_page_of_is_sealed_a_moment_later() {
+        let copy = in_memory().unwrap();
+        rustix::io::write(&copy, &[1; 4096]).unwrap();
+        let (held, into) = rustix::pipe::pipe().unwrap();
+        let flags = rustix::pipe::SpliceFlags::empty();
+        rustix::pipe::splice(&copy, Some(&mut 0), &into, None, 4096, flags).unwrap();
+        assert_eq!(fs::fcntl_add_seals(&copy, SEALS), Err(Errno::BUSY));
+        let later = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(400));
+            drop((held, into));
+        });
+        assert_eq!(seal(&copy), Ok(()));
+        later.join().unwrap();
     }
 }
