@@ -301,7 +301,7 @@ fn an_archive_that_is_written_to_while_it_is_unpacked_makes_no_image() {
     }
     let bytes = archive.into_inner().unwrap();
     let path = place.path().join("a.tar");
-    // So large, and so long ago written, that what it holds is known from the first look.
+    // So large, and so long ago written, that what it holds is remembered.
     assert!(bytes.len() > 1 << 20);
     for late in [false, true] {
         fs_err::write(&path, &bytes).unwrap();

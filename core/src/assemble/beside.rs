@@ -177,17 +177,6 @@ impl<'a> Folder<'a> {
         Known { at, beside }
     }
 
-    /// Returns the version of a file, where that is known to hold what `digest` is of.
-    pub(super) fn version_with(&self, from: &str, digest: &Digest) -> Option<Version> {
-        let listing = local::list(&self.join(from), None).ok()?;
-        let [entry] = listing.entries() else { return None };
-        let Kind::File(version) = &entry.kind else {
-            return None;
-        };
-        let known = self.known(&listing, from).content(&entry.path, version)?;
-        (listing.is_file() && known == *digest).then_some(*version)
-    }
-
     /// Forgets what is known of a file or folder: it was not what it was taken for.
     pub(super) fn forget(&self, from: &str) {
         if let Ok(at) = fs_err::canonicalize(self.join(from)) {

@@ -17,7 +17,6 @@ use crate::path::{BadPath, TreePath};
 use crate::plan::{Origin, Pinned, PlannedStep};
 use crate::recipe::{Location, Owner, Select, User, Verb};
 use crate::store::{self, Stage, Store};
-use crate::sys::file;
 use crate::tree::accounts::{self, Accounts};
 use crate::tree::{NodeKind, Tree, apply};
 use crate::unpack::{self, BadArchive, Body, Selector, Summary};
@@ -363,7 +362,27 @@ impl<'a> Performing<'a> {
         take: &mut dyn FnMut(Entry<Body<'_>>) -> Result<(), Error>,
     ) -> Result<Summary, Error> {
         match &archive.origin {
-            Origin::At(Location::File(path)) => self.read_beside(path, archive, take),
+            Origin::At(Location::File(path)) => {
+                let file = fs_err::File::open(self.request.folder.join(path)).map_err(|source| {
+                    fetch::Error::Read {
+                        path: self.request.folder.join(path),
+                        source,
+                    }
+                })?;
+                let mut reader = HashReader::new(file);
+                let summary = unpack::entries(&archive.name, &mut reader, self.request.limits, take)?;
+                // Whatever stands behind the archive's end counts for its digest as well.
+                let rest = io::copy(&mut reader, &mut io::sink());
+                rest.map_err(|source| fetch::Error::Read {
+                    path: self.request.folder.join(path),
+                    source,
+                })?;
+                if reader.finish().0 != archive.sha256 {
+                    Folder::new(&self.request, self.store).forget(path);
+                    return Err(Error::Changed { path: path.clone() });
+                }
+                Ok(summary)
+            }
             _ => {
                 let source = self.store.source(&archive.sha256)?;
                 let source = source.ok_or_else(|| Error::NoSource {
@@ -372,42 +391,6 @@ impl<'a> Performing<'a> {
                 unpack::entries(&archive.name, source, self.request.limits, take)
             }
         }
-    }
-
-    /// The same of an archive that lies beside the recipe, where it may be written to meanwhile.
-    fn read_beside(
-        &self,
-        path: &str,
-        archive: &Pinned,
-        take: &mut dyn FnMut(Entry<Body<'_>>) -> Result<(), Error>,
-    ) -> Result<Summary, Error> {
-        let folder = Folder::new(&self.request, self.store);
-        let failed = |source| fetch::Error::Read {
-            path: folder.join(path),
-            source,
-        };
-        let known = folder.version_with(path, &archive.sha256);
-        let file = fs_err::File::open(folder.join(path)).map_err(failed)?;
-        let version = || file::stat(file.file()).ok().map(|found| found.version());
-        let limits = self.request.limits;
-        let (summary, same) = if known.is_some() && version() == known {
-            // It was read for its digest already. To hash it no more than that takes a tenth off the unpacking of 60 MB of gzip.
-            let summary = unpack::entries(&archive.name, &file, limits, take)?;
-            (summary, version() == known)
-        } else {
-            let mut reader = HashReader::new(&file);
-            let summary = unpack::entries(&archive.name, &mut reader, limits, take)?;
-            // Whatever stands behind the archive's end counts for its digest as well.
-            io::copy(&mut reader, &mut io::sink()).map_err(failed)?;
-            (summary, reader.finish().0 == archive.sha256)
-        };
-        if !same {
-            folder.forget(path);
-            return Err(Error::Changed {
-                path: path.to_owned(),
-            });
-        }
-        Ok(summary)
     }
 
     /// Brings a file or folder from beside the recipe into the tree.
