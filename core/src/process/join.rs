@@ -104,8 +104,8 @@ fn go_in(
     // The change of users may have undone it (proc_sys_fs(5), suid_dumpable).
     process::hide_memory().at(Step::Tether)?;
     match namespace::clone_sibling().at(Step::Split)? {
-        Side::Parent { pid, handle } => {
-            report.sibling(pid, handle.as_fd()).at(Step::Split)?;
+        Side::Parent { handle, .. } => {
+            report.sibling(handle.as_fd()).at(Step::Split)?;
             process::exit_now(0)
         }
         Side::Child => {}

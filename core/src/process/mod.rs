@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::cgroup;
 use crate::net;
 use crate::sys::namespace::Side;
+use crate::sys::pidfd;
 use crate::sys::process::{self, Ending};
 use crate::sys::signal::{self, Incoming, Signal, SignalSet};
 use crate::sys::stdio::{self, Until};
@@ -480,7 +481,12 @@ impl Child {
                 }
                 return Ok(());
             }
-            Told::Sibling(pid, handle) => {
+            Told::Sibling(handle) => {
+                // Who may trace in the container may speak in the child's name. Only a child of ours is followed, so that
+                // no message has us signal a process of the host.
+                let Some(pid) = pidfd::child_behind(handle.as_fd()) else {
+                    return Ok(());
+                };
                 self.ends.pid = pid;
                 let gone_in = std::mem::replace(&mut self.ends.handle, handle);
                 process::wait(gone_in.as_fd())?;

@@ -22,8 +22,8 @@ pub(super) enum Told {
     Namespace(OwnedFd),
     /// The run's own `/etc/hosts`.
     Hosts(OwnedFd),
-    /// The process that goes on in this one's place: its id, as the parent sees it, and a handle on it.
-    Sibling(i32, OwnedFd),
+    /// A handle on the process that goes on in this one's place.
+    Sibling(OwnedFd),
     /// The command was executed, or ended before it could be.
     Nothing,
 }
@@ -87,8 +87,8 @@ impl Reporter {
     }
 
     /// Hands over the process that goes on in this one's place, which ends now.
-    pub(super) fn sibling(&self, pid: i32, handle: BorrowedFd<'_>) -> Result<(), SysError> {
-        channel::send(&self.0, [&[SIBLING], &pid.to_ne_bytes()], Some(handle))
+    pub(super) fn sibling(&self, handle: BorrowedFd<'_>) -> Result<(), SysError> {
+        channel::send(&self.0, [&[SIBLING], b""], Some(handle))
     }
 }
 
@@ -110,10 +110,7 @@ impl Listener {
             Some((&LAYER, _)) => received.file.map(Told::Layer),
             Some((&NAMESPACE, _)) => received.file.map(Told::Namespace),
             Some((&HOSTS, _)) => received.file.map(Told::Hosts),
-            Some((&SIBLING, pid)) => pid
-                .try_into()
-                .ok()
-                .and_then(|pid| Some(Told::Sibling(i32::from_ne_bytes(pid), received.file?))),
+            Some((&SIBLING, _)) => received.file.map(Told::Sibling),
             Some((&COMMAND, _)) => received.sender.map(Told::Command),
             _ => None,
         };

@@ -1,8 +1,8 @@
 //! Handles on processes that this one did not start: opened by number, told apart by when they were started.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::{Call, Errno, SysError};
 
@@ -16,6 +16,17 @@ pub fn open(pid: i32) -> Result<Option<OwnedFd>, SysError> {
         Err(Errno::SRCH) => Ok(None),
         opened => opened.map(Some).call_with(|| format!("pidfd_open({pid})")),
     }
+}
+
+/// Returns the number of the process that `handle` is on where that is a child of this one, ended or not, that nobody has
+/// waited for; `None` where it is anybody else's, and where `/proc` does not show it.
+pub fn child_behind(handle: BorrowedFd<'_>) -> Option<i32> {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    waitid(WaitId::PidFd(handle), look).ok()?;
+    // While nobody has waited for it, its number is nobody else's.
+    let text = fs_err::read_to_string(format!("/proc/self/fdinfo/{}", handle.as_raw_fd())).ok()?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    number.trim().parse().ok().filter(|&pid| pid > 0)
 }
 
 /// Returns when the process `pid` was started, in clock ticks since the boot; `None` where there is none, or /proc does
@@ -39,6 +50,8 @@ fn start_in(stat: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -47,6 +60,24 @@ mod tests {
         assert_eq!(start_in(stat), Some(4711));
         assert_eq!(start_in(b"7 (a"), None);
         assert_eq!(start_in(b"7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn only_a_child_is_taken_for_one() {
+        let mut child = std::process::Command::new("/bin/sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = child.id().cast_signed();
+        let handle = open(pid).unwrap().unwrap();
+        assert_eq!(child_behind(handle.as_fd()), Some(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(child_behind(handle.as_fd()), None);
+        let ours = open(own()).unwrap().unwrap();
+        assert_eq!(child_behind(ours.as_fd()), None);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(child_behind(file.as_fd()), None);
     }
 
     #[test]
