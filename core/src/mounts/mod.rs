@@ -96,6 +96,14 @@ pub const LINKS: [(&str, &str); 5] = [
     ("stdout", "/proc/self/fd/1"),
 ];
 
+impl Table {
+    /// Returns the first mount, by index, that shows the network of whoever makes it; the number of all where none does.
+    pub fn shows_network(&self) -> usize {
+        let shows = |mount: &Mount| mount.what == What::Sysfs;
+        self.mounts.iter().position(shows).unwrap_or(self.mounts.len())
+    }
+}
+
 /// One line for the root, then those of each mount.
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

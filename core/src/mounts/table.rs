@@ -73,14 +73,13 @@ pub fn table(rootfs: &Rootfs, spec: &RunSpec, facts: &Facts) -> Table {
         true => PathBuf::from(SCRATCH).join("conf"),
         false => rootfs.conf.clone(),
     };
-    let mut mounts = kernel(spec, facts);
+    let (proc, sys) = views(spec, facts);
+    let mut mounts = vec![fixed("proc", What::Proc, NO_PROGRAMS), devices(spec, facts)];
     mounts.extend(memory(spec));
-    if !spec.privileges.open_views {
-        let is_root = !facts.in_user_namespace && !facts.foreign_ids;
-        let hidden = HIDDEN.iter().chain(HIDDEN_FROM_ROOT.iter().filter(|_| is_root));
-        mounts.extend(hidden.map(|&(path, folder)| fixed(path, What::Hidden { folder }, Attr::default())));
-        mounts.extend(FROZEN.iter().map(|path| fixed(path, What::Frozen, READ_ONLY)));
-    }
+    mounts.extend(proc);
+    // The last of mk's own: it shows the network of whoever mounts it, and that takes longest to make.
+    mounts.push(system(spec, facts));
+    mounts.extend(sys);
     mounts.extend(asked(spec, facts));
     Table {
         lowers: vec![conf, rootfs.tree.clone()],
@@ -108,15 +107,22 @@ const NO_PROGRAMS: Attr = Attr {
     ..DATA
 };
 
-/// The filesystems that are views into the kernel.
-fn kernel(spec: &RunSpec, facts: &Facts) -> Vec<Mount> {
-    let host_sys = facts.host_network && facts.in_user_namespace;
-    let sys = if host_sys { What::HostSys } else { What::Sysfs };
-    let sys_attr = Attr {
-        read_only: !spec.privileges.open_views,
-        ..NO_PROGRAMS
-    };
-    let dev_attr = Attr {
+/// What of `/proc`, and what of `/sys`, is not to be seen or not to be changed.
+fn views(spec: &RunSpec, facts: &Facts) -> (Vec<Mount>, Vec<Mount>) {
+    if spec.privileges.open_views {
+        return (Vec::new(), Vec::new());
+    }
+    let is_root = !facts.in_user_namespace && !facts.foreign_ids;
+    let hidden = HIDDEN.iter().chain(HIDDEN_FROM_ROOT.iter().filter(|_| is_root));
+    let hidden = hidden.map(|&(path, folder)| fixed(path, What::Hidden { folder }, Attr::default()));
+    let frozen = FROZEN.iter().map(|path| fixed(path, What::Frozen, READ_ONLY));
+    hidden
+        .chain(frozen)
+        .partition(|mount| mount.target.as_bytes().starts_with(b"proc/"))
+}
+
+fn devices(spec: &RunSpec, facts: &Facts) -> Mount {
+    let attr = Attr {
         // The nodes in it are mounts of their own, so that this one may forbid nodes.
         no_dev: !spec.privileges.open_views,
         ..NO_PROGRAMS
@@ -125,11 +131,18 @@ fn kernel(spec: &RunSpec, facts: &Facts) -> Vec<Mount> {
         terminal_group: facts.has_terminal_group.then_some(TERMINAL_GROUP),
         console: spec.streams.terminal.is_some(),
     };
-    vec![
-        fixed("proc", What::Proc, NO_PROGRAMS),
-        fixed("sys", sys, sys_attr),
-        fixed("dev", devices, dev_attr),
-    ]
+    fixed("dev", devices, attr)
+}
+
+fn system(spec: &RunSpec, facts: &Facts) -> Mount {
+    let attr = Attr {
+        read_only: !spec.privileges.open_views,
+        ..NO_PROGRAMS
+    };
+    match facts.host_network && facts.in_user_namespace {
+        true => fixed("sys", What::HostSys, attr),
+        false => fixed("sys", What::Sysfs, attr),
+    }
 }
 
 /// `/tmp` and `/run`, unless something else was asked for at the same place.
@@ -254,7 +267,6 @@ mod tests {
         let expected = "\
 overlay conf/bb over rootfs/aa -> / (written to memory)
 proc -> /proc (nosuid, nodev, noexec)
-sysfs -> /sys (ro, nosuid, nodev, noexec)
 tmpfs -> /dev (nosuid, nodev, noexec, mode=0755)
 bind /dev/full -> /dev/full
 bind /dev/null -> /dev/null
@@ -273,7 +285,12 @@ mqueue -> /dev/mqueue (nosuid, nodev, noexec)
 tmpfs -> /tmp (nosuid, nodev, mode=1777)
 tmpfs -> /run (nosuid, nodev, mode=0755)";
         let lines = lines(Asked::default(), facts);
-        assert_eq!(lines[..20].join("\n"), expected);
+        assert_eq!(lines[..19].join("\n"), expected);
+        // Behind it comes only what is hidden of it: the child need not have its network before.
+        let sys = "sysfs -> /sys (ro, nosuid, nodev, noexec)";
+        let behind = lines.iter().skip_while(|line| *line != sys).skip(1);
+        assert!(behind.clone().count() > 0);
+        assert!(behind.clone().all(|line| line.starts_with("hide /sys/")));
         assert!(lines.contains(&"hide /proc/kcore".to_owned()));
         assert!(lines.contains(&"freeze /proc/sys".to_owned()));
         let hidden = HIDDEN.len() + HIDDEN_FROM_ROOT.len();
@@ -368,7 +385,8 @@ tmpfs -> /run (nosuid, nodev, mode=0755)";
                 host_network: true,
                 ..Facts::default()
             };
-            lines(Asked::default(), facts)[2].clone()
+            let lines = lines(Asked::default(), facts);
+            lines.into_iter().find(|line| line.contains("-> /sys ")).unwrap()
         };
         assert_eq!(host(true), "bind /sys -> /sys (ro, nosuid, nodev, noexec)");
         assert_eq!(host(false), "sysfs -> /sys (ro, nosuid, nodev, noexec)");

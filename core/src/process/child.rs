@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::Gates;
 use super::exit::{At, Fault, Step};
+use super::fresh::Delivery;
 use super::init;
 use super::prepare::Prepared;
 use super::report::Reporter;
@@ -72,7 +73,8 @@ fn become_container(
     let terminal = enter_root(ready, gates, report, note)?;
     *note = Note::new();
     namespace::set_host_name(&ready.host_name).at(Step::HostName)?;
-    if ready.loopback {
+    // One that it was given has a loopback that is up.
+    if ready.loopback && gates.network.is_none() {
         namespace::loopback_up().at(Step::Loopback)?;
     }
     if let Some(uplink) = &gates.uplink {
@@ -121,6 +123,15 @@ fn tie(mk: &OwnedFd) -> Result<(), SysError> {
 fn hand_over_network(report: &Reporter) -> Result<(), SysError> {
     namespace::trust_own_addresses();
     report.namespace(namespace::own_network()?.as_fd())
+}
+
+/// Goes into the network namespace that mk has made.
+fn enter_network(network: &Delivery) -> Result<(), SysError> {
+    match network.enter()? {
+        true => Ok(()),
+        // It could not be made, and mk says so itself.
+        false => process::exit_now(super::exit::MK_FAILED.into()),
+    }
 }
 
 /// Waits until mk has done its part.
@@ -199,12 +210,15 @@ fn enter_root(
     }
     let root = ready.mounts.make_root(note).at(Step::Root)?;
     let mut terminal = None;
-    for index in 0..ready.mounts.len() {
-        ready
-            .mounts
-            .make(index, root.as_fd(), &mut terminal, note)
-            .at_index(Step::Mount, index)?;
+    let mut make = |index| {
+        let made = ready.mounts.make(index, root.as_fd(), &mut terminal, note);
+        made.at_index(Step::Mount, index)
+    };
+    (0..ready.shows_network).try_for_each(&mut make)?;
+    if let Some(network) = &gates.network {
+        enter_network(network).at(Step::JoinNetwork)?;
     }
+    (ready.shows_network..ready.mounts.len()).try_for_each(&mut make)?;
     // After the last place was made in it.
     ready.mounts.finish(root.as_fd()).at(Step::ReadOnly)?;
     // While the host's /proc can be named: that of the container lets nobody change settings.

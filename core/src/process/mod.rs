@@ -18,6 +18,7 @@ mod child;
 mod console;
 /// Exit codes, and the step that failed.
 pub mod exit;
+mod fresh;
 /// Who is root inside.
 pub mod idmap;
 mod init;
@@ -46,6 +47,7 @@ pub use prepare::{Foreign, Prepared};
 pub use program::Program;
 
 use carried::Carried;
+use fresh::Delivery;
 use relay::Waiting;
 use report::{Listener, Told};
 use uplink::Attendant;
@@ -210,7 +212,11 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
     // It waits for its interface later, and makes its mounts meanwhile.
     let line = work.connection().map(|_| process::pipe()).transpose()?;
     let uplink = work.uplink().map(|_| process::pipe()).transpose()?;
-    match work.born()? {
+    let (maker, network) = match work.has_fresh_network() {
+        true => fresh::prepare()?.unzip(),
+        false => (None, None),
+    };
+    match work.born(network.is_some())? {
         Side::Parent { pid, handle } => {
             // Whoever listens hears that the child is gone only where nobody else could still speak.
             drop(reported);
@@ -227,6 +233,12 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
             {
                 ends.end();
                 return Err(failed);
+            }
+            if let Some(maker) = maker
+                && let Err(failed) = maker.make()
+            {
+                ends.end();
+                return Err(failed.into());
             }
             if let Some(connection) = work.connection() {
                 match connection.connect(pid.unsigned_abs()) {
@@ -247,14 +259,19 @@ fn start(work: &Work) -> Result<(Ends, Incoming, Carried), Error> {
             Ok((ends, incoming, carried))
         }
         Side::Child => {
-            drop(tether);
             // Without the writing ends, which only mk holds now.
+            drop((tether, maker));
             let gate = gate.map(|(gate, _)| gate);
             let line = line.map(|(line, _)| line);
             let uplink = uplink.map(|(uplink, _)| uplink);
             match work {
                 Work::Run(ready) => {
-                    let gates = Gates { gate, line, uplink };
+                    let gates = Gates {
+                        gate,
+                        line,
+                        uplink,
+                        network,
+                    };
                     child::run(ready, tethered, reported, gates, files)
                 }
                 Work::Join(ready) => join::run(ready, tethered, reported, gate, files),
@@ -272,6 +289,8 @@ struct Gates {
     line: Option<OwnedFd>,
     /// For the helper of its network.
     uplink: Option<OwnedFd>,
+    /// For its network namespace.
+    network: Option<Delivery>,
 }
 
 impl Ends {

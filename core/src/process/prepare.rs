@@ -37,6 +37,8 @@ pub struct Prepared {
     pub(super) store: CString,
     pub(super) scratch: Scratch,
     pub(super) mounts: apply::Ready,
+    /// The first mount, by index, for which the container must be in its network namespace.
+    pub(super) shows_network: usize,
     pub(super) host_name: CString,
     pub(super) loopback: bool,
     pub(super) program: Program,
@@ -113,6 +115,7 @@ impl Prepared {
             stop_timeout: spec.stop_timeout,
             store: c_string("the store's path", store.as_os_str().as_bytes())?,
             mounts: apply::prepare(&table, scratch.names, None),
+            shows_network: table.shows_network(),
             scratch,
             host_name: c_string("the host name", spec.hostname.as_bytes())?,
             loopback: spec.network.kind.is_own(),

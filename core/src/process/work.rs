@@ -33,36 +33,56 @@ impl Work {
         }
     }
 
-    /// Clones into new namespaces, and into the cgroup where that is one of version 2. A cgroup namespace begins where
-    /// its maker is, so with cgroups of its own the child makes it, in there.
-    pub(super) fn clone(&self) -> Result<Side, Error> {
+    /// Whether the container is in a network namespace that is empty and stays so, which another can make for it.
+    pub(super) fn has_fresh_network(&self) -> bool {
+        match self {
+            // One that has users of its own belongs to these.
+            Self::Run(ready) => {
+                ready.loopback
+                    && ready.connection.is_none()
+                    && ready.uplink.is_none()
+                    && ready.own_ids.is_none()
+            }
+            Self::Join(_) => false,
+        }
+    }
+
+    /// Clones into new namespaces, but for that of the network where it is `given` one, and into the cgroup where that is
+    /// one of version 2. A cgroup namespace begins where its maker is, so with cgroups of its own the child makes it, in
+    /// there.
+    fn clone(&self, given: bool) -> Result<Side, Error> {
         let ready = match self {
             Self::Run(ready) => ready,
             Self::Join(_) => return Ok(namespace::clone(Namespaces::NOTHING)?),
         };
+        let namespaces = match given {
+            true => ready.namespaces.without(Namespaces::NET),
+            false => ready.namespaces,
+        };
         let Some(groups) = &ready.cgroups else {
-            return Ok(namespace::clone(ready.namespaces)?);
+            return Ok(namespace::clone(namespaces)?);
         };
         // As late as here: whoever removes them when mk is killed has been started.
         groups.make()?;
-        let namespaces = ready.namespaces.without(Namespaces::CGROUP);
+        let namespaces = namespaces.without(Namespaces::CGROUP);
         Ok(match groups.unified() {
             Some(cgroup) => namespace::clone_into(namespaces, cgroup)?,
             None => namespace::clone(namespaces)?,
         })
     }
 
-    /// Clones, in the folder where the child is to be: its working directory is what goes with it into its own mounts.
-    pub(super) fn born(&self) -> Result<Side, Error> {
+    /// Clones, in the folder where the child is to be: its working directory is what goes with it into its own mounts. A
+    /// child that is `given` its network namespace makes none.
+    pub(super) fn born(&self, given: bool) -> Result<Side, Error> {
         let Self::Run(ready) = self else {
-            return self.clone();
+            return self.clone(given);
         };
         let Some(ids) = &ready.own_ids else {
-            return self.clone();
+            return self.clone(given);
         };
         let here = place::open_any(Path::new("."))?;
         place::go(&ids.birthplace)?;
-        let side = self.clone();
+        let side = self.clone(given);
         if !matches!(side, Ok(Side::Child)) {
             place::go_to(here.as_fd())?;
         }

@@ -269,7 +269,7 @@ pub fn own_user_namespace() -> Result<(), SysError> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.call("unshare(CLONE_NEWUSER)")
 }
 
-/// Moves this process into a network namespace of its own, in which there is nothing but a loopback that is down.
+/// Moves this thread into a network namespace of its own, in which there is nothing but a loopback that is down.
 pub fn own_network_namespace() -> Result<(), SysError> {
     // SAFETY: CLONE_NEWNET leaves the file table and the memory as they are.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.call("unshare(CLONE_NEWNET)")
@@ -304,6 +304,12 @@ pub fn own_network() -> Result<OwnedFd, SysError> {
         Mode::empty(),
     )
     .call("open(\"/proc/self/ns/net\")")
+}
+
+/// Opens the network namespace that this thread is in; the machine's `/proc` must be in sight.
+pub fn network_of_thread() -> Result<OwnedFd, SysError> {
+    let path = c"/proc/thread-self/ns/net";
+    fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).call("open(\"/proc/thread-self/ns/net\")")
 }
 
 /// Has interfaces that come into this network namespace use their IPv6 addresses without first asking, for a second or
