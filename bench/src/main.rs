@@ -64,6 +64,9 @@ struct Arguments {
     /// Of `guard`: what is counted becomes the record
     #[arg(long)]
     bless: bool,
+    /// With `guard`: write to cli/order.txt which functions the commands need, for the linker to put them side by side.
+    #[arg(long, conflicts_with = "bless")]
+    order: bool,
     /// Measure this mk [default: the one built from this checkout]
     #[arg(long, value_name = "FILE")]
     mk: Option<PathBuf>,
@@ -258,7 +261,10 @@ fn measure(arguments: &Arguments) -> Result<bool, Error> {
         fs_err::write(path, plot::svg(&tables))?;
     }
     if arguments.parts.contains(&What::Guard) {
-        return guard::measure(&bench, arguments.bless);
+        return match arguments.order {
+            true => guard::order(&bench).map(|()| true),
+            false => guard::measure(&bench, arguments.bless),
+        };
     }
     Ok(true)
 }

@@ -1,10 +1,11 @@
-//! A program under ptrace(2), with all processes and threads that it makes: which system calls they make, and how many
-//! instructions they execute.
+//! A program under ptrace(2), with all processes and threads that it makes: which system calls they make, how many
+//! instructions they execute, and where.
 //!
 //! Both are counted here, with the kernel's help alone. `perf stat` needs a counter that virtual machines rarely have, and
 //! valgrind knows neither openat2(2) nor clone3(2) (docs/decisions/0025).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -21,11 +22,11 @@ use crate::Error;
 
 /// What is counted; the other would be slower, or is not needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What {
+enum What {
     /// System calls by name.
     Calls,
     /// Single steps, which take some microseconds each.
-    Instructions,
+    Steps,
     /// System calls, and how long each takes.
     Times,
 }
@@ -43,18 +44,38 @@ pub(crate) struct Spent {
 /// How often something happened.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
-/// Runs `command`, which must succeed, and counts `what` in it, from its own first instruction on: system calls under their
-/// names, instructions under `""`.
-pub(crate) fn count(command: &Command, what: What) -> Result<Counts, Error> {
-    let tracer = follow(command, what)?;
-    if what == What::Instructions {
-        return Ok(Counts::from([(String::new(), tracer.steps)]));
+/// What a program executes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Steps {
+    /// How many instructions, in all of its processes, whatever they became.
+    pub(crate) count: u64,
+    /// Which of the program's own, by the distance from where the program begins in memory, each once and in the order in
+    /// which they are reached.
+    pub(crate) places: Vec<u64>,
+}
+
+impl Steps {
+    /// Returns in how many pages of 4 KiB these places are.
+    pub(crate) fn pages(&self) -> u64 {
+        let pages: HashSet<u64> = self.places.iter().map(|place| place / 4096).collect();
+        pages.len() as u64
     }
+}
+
+/// Runs `command`, which must succeed, and counts its system calls by name, from its own first instruction on.
+pub(crate) fn count(command: &Command) -> Result<Counts, Error> {
+    let tracer = follow(command, What::Calls)?;
     let mut counts = Counts::new();
     for ((_, number), spent) in &tracer.calls {
         *counts.entry(name(*number)).or_default() += spent.count;
     }
     Ok(counts)
+}
+
+/// Runs `command`, which must succeed, one instruction at a time.
+pub(crate) fn step(command: &Command) -> Result<Steps, Error> {
+    let tracer = follow(command, What::Steps)?;
+    Ok(tracer.steps)
 }
 
 /// Runs `command`, which must succeed, and returns what its processes spend in their system calls. To stop at a call takes
@@ -102,7 +123,9 @@ fn follow(command: &Command, what: What) -> Result<Tracer, Error> {
         processes: Vec::new(),
         entered: BTreeMap::new(),
         calls: BTreeMap::new(),
-        steps: 0,
+        steps: Steps::default(),
+        program: 0..0,
+        reached: HashSet::new(),
     };
     let code = tracer.begin().and_then(|()| tracer.follow());
     match code.map_err(Error::Trace)? {
@@ -132,7 +155,11 @@ struct Tracer {
     entered: BTreeMap<Pid, (u64, Instant)>,
     /// By process and number.
     calls: BTreeMap<(usize, u64), Spent>,
-    steps: u64,
+    steps: Steps,
+    /// Where the program is in the memory of its processes.
+    program: Range<u64>,
+    /// What is in `steps.places`.
+    reached: HashSet<u64>,
 }
 
 impl Tracer {
@@ -163,11 +190,14 @@ impl Tracer {
                     (pid, None)
                 }
                 WaitStatus::Stopped(pid, Signal::SIGTRAP) if self.stepping() => {
-                    self.steps += 1;
+                    self.see_step(pid);
                     (pid, None)
                 }
                 WaitStatus::PtraceEvent(pid, _, event) => {
-                    self.begun |= event == libc::PTRACE_EVENT_EXEC;
+                    if event == libc::PTRACE_EVENT_EXEC && !self.begun {
+                        self.begun = true;
+                        self.program = program(pid).unwrap_or_default();
+                    }
                     (pid, None)
                 }
                 WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
@@ -189,7 +219,22 @@ impl Tracer {
     }
 
     fn stepping(&self) -> bool {
-        self.begun && self.what == What::Instructions
+        self.begun && self.what == What::Steps
+    }
+
+    fn see_step(&mut self, pid: Pid) {
+        self.steps.count += 1;
+        let registers = ptrace::getregs(pid);
+        #[cfg(target_arch = "x86_64")]
+        let at = registers.map(|registers| registers.rip);
+        #[cfg(target_arch = "aarch64")]
+        let at = registers.map(|registers| registers.pc);
+        if let Ok(at) = at
+            && self.program.contains(&at)
+            && self.reached.insert(at)
+        {
+            self.steps.places.push(at - self.program.start);
+        }
     }
 
     fn see_call(&mut self, pid: Pid) {
@@ -226,6 +271,23 @@ impl Tracer {
     }
 }
 
+/// Returns where the program of the process `pid` is in its memory (proc_pid_maps(5)).
+fn program(pid: Pid) -> Option<Range<u64>> {
+    let name = fs_err::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let maps = fs_err::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let mut program: Option<Range<u64>> = None;
+    for line in maps
+        .lines()
+        .filter(|line| line.ends_with(name.to_str().unwrap_or("\n")))
+    {
+        let (from, to) = line.split_whitespace().next()?.split_once('-')?;
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16));
+        let from = program.map_or(from.ok()?, |program| program.start);
+        program = Some(from..to.ok()?);
+    }
+    program
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,9 +295,9 @@ mod tests {
     #[test]
     fn the_calls_of_a_program_are_counted_and_those_of_its_children_too() {
         let mut command = Command::new("/bin/sh");
-        let once = count(command.args(["-c", "exit 0"]), What::Calls).unwrap();
+        let once = count(command.args(["-c", "exit 0"])).unwrap();
         let mut command = Command::new("/bin/sh");
-        let twice = count(command.args(["-c", "(exit 0); exit 0"]), What::Calls).unwrap();
+        let twice = count(command.args(["-c", "(exit 0); exit 0"])).unwrap();
         assert_eq!(once.get("exit_group"), Some(&1), "{once:?}");
         assert_eq!(twice.get("exit_group"), Some(&2), "{twice:?}");
     }
@@ -256,17 +318,20 @@ mod tests {
     fn more_work_is_more_instructions() {
         let steps = |script| {
             let mut command = Command::new("/bin/sh");
-            count(command.args(["-c", script]), What::Instructions).unwrap()[""]
+            step(command.args(["-c", script])).unwrap()
         };
         let (little, much) = (steps("exit 0"), steps("for i in 1 2 3 4 5 6 7 8 9; do :; done"));
-        assert!(little > 1000, "{little}");
-        assert!(much > little + 500, "{little} and {much}");
+        assert!(little.count > 1000, "{little:?}");
+        assert!(much.count > little.count + 500, "{little:?} and {much:?}");
+        assert!(much.places.len() > little.places.len(), "{little:?} and {much:?}");
+        assert!(much.places.len() < much.count as usize, "{much:?}");
+        assert!((1..100).contains(&much.pages()), "{much:?}");
     }
 
     #[test]
     fn a_program_that_fails_is_not_counted() {
         let mut command = Command::new("/bin/sh");
-        let failed = count(command.args(["-c", "exit 3"]), What::Calls);
+        let failed = count(command.args(["-c", "exit 3"]));
         assert!(matches!(failed, Err(Error::Traced { code: Some(3), .. })));
     }
 }

@@ -1,8 +1,8 @@
 //! The guard: what commands take that does not depend on the time, beside what they took when it was recorded.
 //!
-//! Two things are counted. System calls, by name, are the same for the same mk on the same kind of machine. Instructions in
-//! user space depend on the compiler and on the processor, too, by whose features libraries choose what they execute: they
-//! are only held against a record that was made with the same.
+//! System calls, by name, are the same for the same mk on the same kind of machine. Instructions in user space, and the pages
+//! that they are in, depend on the compiler and on the processor, too, by whose features libraries choose what they execute:
+//! they are only held against a record that was made with the same.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,9 +12,11 @@ use nix::unistd::Pid;
 
 use self::record::{Record, Taken};
 use crate::image::Image;
-use crate::trace::{Counts, What, count};
+use crate::trace::{Counts, count, step};
 use crate::{Bench, Error, machine};
 
+/// Which functions are needed.
+mod order;
 /// As text.
 mod record;
 
@@ -61,26 +63,51 @@ pub(crate) fn measure(bench: &Bench, bless: bool) -> Result<bool, Error> {
     Ok(bless || verdict.failures == 0)
 }
 
+/// Writes which functions of mk the commands need, those of a run first.
+pub(crate) fn order(bench: &Bench) -> Result<(), Error> {
+    let mut functions = order::Functions::of(&bench.mk)?;
+    each(bench, |_, command| {
+        functions.need(&step(command)?.places);
+        Ok(())
+    })?;
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/order.txt"));
+    fs_err::write(&path, functions.text())?;
+    crate::say(&format!(
+        "written to {}: build mk again, then `guard --bless`",
+        path.display()
+    ));
+    Ok(())
+}
+
 /// Counts everything anew.
 fn take(bench: &Bench) -> Result<Record, Error> {
+    let mut record = Record {
+        processor: processor()?,
+        compiler: machine::call(Path::new("rustc"), ["--version"])?,
+        ..Record::default()
+    };
+    each(bench, |name, command| {
+        record.commands.insert(name.to_owned(), least(command)?);
+        Ok(())
+    })?;
+    Ok(record)
+}
+
+/// Does something with each of the commands that are guarded, and with what they are called.
+fn each(bench: &Bench, mut act: impl FnMut(&str, &Command) -> Result<(), Error>) -> Result<(), Error> {
     let image = Image::make(bench)?;
     // On one processor nobody is woken from afar, which takes much longer than a single step, and mk uses as many threads
     // as everywhere.
     let mut one = CpuSet::new();
     one.set(0).map_err(Error::Trace)?;
     sched_setaffinity(Pid::from_raw(0), &one).map_err(Error::Trace)?;
-    let mut record = Record {
-        processor: processor()?,
-        compiler: machine::call(Path::new("rustc"), ["--version"])?,
-        ..Record::default()
-    };
     let [recipe, store] = [&image.recipe, &image.store].map(|path| path.display().to_string());
     let build = ["build", "--quiet", "--store", &store, &recipe];
     let run = ["run", "--store", &store, "busybox", "true"];
     for (name, words) in [
-        ("mk --version", &["--version"][..]),
+        ("mk run busybox true", &run[..]),
         ("mk build, nothing changed", &build),
-        ("mk run busybox true", &run),
+        ("mk --version", &["--version"]),
     ] {
         let mut command = Command::new(&bench.mk);
         command
@@ -88,24 +115,26 @@ fn take(bench: &Bench) -> Result<Record, Error> {
             .env_clear()
             .env("HOME", "/root")
             .env("PATH", "/usr/bin:/bin");
-        record.commands.insert(name.to_owned(), least(&command)?);
+        act(name, &command)?;
     }
-    Ok(record)
+    Ok(())
 }
 
 fn least(command: &Command) -> Result<Taken, Error> {
     let mut calls: Option<Counts> = None;
     for _ in 0..RUNS {
-        let mut these = count(command, What::Calls)?;
+        let mut these = count(command)?;
         these.retain(|name, _| !CHANCE.contains(&name.as_str()));
         let total = |counts: &Counts| counts.values().sum::<u64>();
         if calls.as_ref().is_none_or(|least| total(&these) < total(least)) {
             calls = Some(these);
         }
     }
+    // Once: some microseconds for each of a few millions.
+    let steps = step(command)?;
     Ok(Taken {
-        // Once: some microseconds for each of a few millions.
-        instructions: count(command, What::Instructions)?.values().sum(),
+        instructions: steps.count,
+        pages: steps.pages(),
         calls: calls.unwrap_or_default(),
     })
 }
@@ -157,6 +186,7 @@ fn compare(before: &Record, now: &Record) -> Verdict {
         let rows = [
             ("system calls", old.total(), taken.total(), true),
             ("instructions", old.instructions, taken.instructions, same),
+            ("pages of code", old.pages, taken.pages, same),
         ];
         for (what, old, new, judged) in rows {
             let verdict = match old {
@@ -181,7 +211,7 @@ fn compare(before: &Record, now: &Record) -> Verdict {
     }
     if !same {
         lines.push(format!(
-            "  instructions are not judged: recorded with `{}` on `{}`, this is `{}` on `{}`",
+            "  instructions and pages are not judged: recorded with `{}` on `{}`, this is `{}` on `{}`",
             before.compiler, before.processor, now.compiler, now.processor
         ));
     }
@@ -221,6 +251,7 @@ mod tests {
         let calls = calls.iter().map(|(name, count)| ((*name).to_owned(), *count));
         let taken = Taken {
             instructions,
+            pages: 10,
             calls: calls.collect(),
         };
         Record {
@@ -270,7 +301,7 @@ mod tests {
             },
             &record(1000, &[("close", 1)]),
         );
-        assert_eq!(verdict.failures, 2, "{}", verdict.text);
+        assert_eq!(verdict.failures, 3, "{}", verdict.text);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! [mk run busybox true]
 //! instructions 1400000
+//! pages-of-code 90
 //! system-calls 570
 //!   close 98
 //! ```
@@ -26,6 +27,8 @@ const HEAD: &str = "\
 pub(super) struct Taken {
     /// How many instructions it took in user space, in all of its processes.
     pub(super) instructions: u64,
+    /// In how many pages of mk's code, of 4 KiB, those of mk are: what a run has to have in memory.
+    pub(super) pages: u64,
     /// Its system calls by name.
     pub(super) calls: Counts,
 }
@@ -68,6 +71,7 @@ impl Record {
                 (None, "processor") => value.clone_into(&mut record.processor),
                 (None, "compiler") => value.clone_into(&mut record.compiler),
                 (Some(taken), "instructions") => taken.instructions = value.parse().map_err(|_| wrong())?,
+                (Some(taken), "pages-of-code") => taken.pages = value.parse().map_err(|_| wrong())?,
                 // It is the sum of what follows; written for people.
                 (Some(_), "system-calls") => {}
                 (Some(taken), name) => {
@@ -89,8 +93,9 @@ impl Record {
         for (name, taken) in &self.commands {
             _ = write!(
                 text,
-                "\n[{name}]\ninstructions {}\nsystem-calls {}\n",
+                "\n[{name}]\ninstructions {}\npages-of-code {}\nsystem-calls {}\n",
                 taken.instructions,
+                taken.pages,
                 taken.total()
             );
             for (call, count) in &taken.calls {
@@ -108,6 +113,7 @@ mod tests {
     fn record() -> Record {
         let taken = Taken {
             instructions: 1000,
+            pages: 7,
             calls: [("close".to_owned(), 3), ("openat2".to_owned(), 2)].into(),
         };
         Record {
@@ -121,7 +127,9 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         let text = record().text();
         assert!(
-            text.contains("\n[mk --version]\ninstructions 1000\nsystem-calls 5\n  close 3\n"),
+            text.contains(
+                "\n[mk --version]\ninstructions 1000\npages-of-code 7\nsystem-calls 5\n  close 3\n"
+            ),
             "{text}"
         );
         assert_eq!(Record::parse(&text), Ok(record()));
