@@ -65,7 +65,7 @@ impl Store {
     #[must_use]
     pub fn with_durability(mut self, durability: Durability) -> Self {
         self.durability = match lock::boot_id() {
-            lock::UNKNOWN_BOOT => Durability::Full,
+            layout::UNKNOWN_BOOT => Durability::Full,
             _ => durability,
         };
         self

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::document::{BadDocument, Reader, Writer};
 use crate::digest::{Digest, Hasher};
 use crate::meta::Meta;
+use crate::sys::dir::DEEP;
 
 pub(super) const FORMAT: &str = "format";
 /// What the folder of files is called: the first that a new store has.
@@ -45,6 +46,8 @@ pub(super) const VOLUME_HEADER: &str = "mk-volume 1";
 /// What the name of a staging folder begins with, which [`staging`] makes, and that of a draft of a `format`.
 const STAGING: &str = "staging-";
 const DRAFT: &str = "staging-format-";
+/// What stands for a boot where nobody knows which it is.
+pub(super) const UNKNOWN_BOOT: &str = "unknown";
 /// What a file in staging is called that will go to `sources`, before its digest.
 pub(super) const STAGED_SOURCE: &str = "source-";
 /// Locked by builds (shared) and gc (exclusively).
@@ -66,16 +69,34 @@ pub(super) fn draft(random: u64) -> String {
     format!("{DRAFT}{random:016x}")
 }
 
-/// Returns whether [`staging`] or [`draft`] made this name. Others that begin so are somebody's own, and are not swept.
+/// Returns whether [`staging`] made this name, or it is that of what was too deep in such a folder to be deleted there. Others
+/// that begin so are somebody's own, and are not swept.
 pub(super) fn is_staging(name: &OsStr) -> bool {
-    let rest = name.to_str().and_then(|name| name.strip_prefix(STAGING));
-    rest.and_then(|rest| rest.rsplit_once('-'))
-        .is_some_and(|(_, random)| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(STAGING)) else {
+        return false;
+    };
+    let (rest, deep) = rest
+        .split_once(DEEP)
+        .map_or((rest, None), |(rest, deep)| (rest, Some(deep)));
+    let is_made = rest
+        .rsplit_once('-')
+        .is_some_and(|(boot, random)| (boot == UNKNOWN_BOOT || is_boot(boot)) && is_hex(random, 16));
+    is_made && deep.is_none_or(|deep| deep.split(DEEP).all(|random| is_hex(random, 16)))
 }
 
 /// Returns whether [`draft`] made this name.
 pub(super) fn is_draft(name: &OsStr) -> bool {
-    is_staging(name) && name.to_string_lossy().starts_with(DRAFT)
+    let random = name.to_str().and_then(|name| name.strip_prefix(DRAFT));
+    random.is_some_and(|random| is_hex(random, 16))
+}
+
+/// Whether `text` can be what tells a boot from others: a UUID without its hyphens.
+pub(super) fn is_boot(text: &str) -> bool {
+    is_hex(text, 32)
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 pub(super) const HEADER: &str = "mk-store 1";
@@ -303,6 +324,37 @@ mod tests {
             "mk-store 1\nowners native\nxattrs -\ntimes 0 9\nmore\n",
         ] {
             assert!(Format::decode(text.as_bytes()).is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn only_names_that_mk_gives_are_those_of_staging_folders_and_drafts() {
+        let boot = "0123456789abcdef0123456789abcdef";
+        for boot in [boot, UNKNOWN_BOOT] {
+            let name = staging(boot, 7);
+            assert!(is_staging(name.as_ref()) && !is_draft(name.as_ref()), "{name}");
+            let deep = format!("{name}{DEEP}{:016x}", 8);
+            assert!(is_staging(deep.as_ref()), "{deep}");
+            let deeper = format!("{deep}{DEEP}{:016x}", 9);
+            assert!(is_staging(deeper.as_ref()), "{deeper}");
+        }
+        let name = draft(7);
+        assert!(is_draft(name.as_ref()) && !is_staging(name.as_ref()), "{name}");
+        for name in [
+            "staging-deploy-1732982400000000",
+            "staging-1732982400000000",
+            "staging--1732982400000000",
+            "staging-format-x-1732982400000000",
+            "staging-format-173298240000000",
+            "staging-format-173298240000000G",
+            "staging-format-173298240000000A",
+            &staging(&boot.to_uppercase(), 7),
+            &staging(&boot[1..], 7),
+            &format!("{}0", staging(boot, 7)),
+            &format!("{}.deep-1", staging(boot, 7)),
+            &format!("x{}", draft(7)),
+        ] {
+            assert!(!is_staging(name.as_ref()) && !is_draft(name.as_ref()), "{name}");
         }
     }
 

@@ -243,16 +243,17 @@ fn holder(text: &[u8]) -> String {
     }
 }
 
-/// What [`boot_id`] is where nobody knows.
-pub(super) const UNKNOWN_BOOT: &str = "unknown";
-
-/// Returns what tells this boot of the machine from others, as far as /proc is there.
+/// Returns what tells this boot of the machine from others, as far as /proc is there; else [`layout::UNKNOWN_BOOT`].
 pub(super) fn boot_id() -> &'static str {
     static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(|| {
         let text = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let id: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-        if id.is_empty() { UNKNOWN_BOOT.into() } else { id }
+        if layout::is_boot(&id) {
+            id
+        } else {
+            layout::UNKNOWN_BOOT.into()
+        }
     })
 }
 

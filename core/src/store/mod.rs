@@ -1,6 +1,7 @@
 //! [`Store`]: trees and the bytes of files ↔ disk. Open one, ask it, add to it. Nothing in it is ever written over; the
 //! format is docs/store.md.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -297,14 +298,8 @@ impl Store {
         let begun = made(&dir)?;
         let mut foreign = None;
         for (name, _) in dir.list()? {
-            let shown = name.to_string_lossy();
-            let ours = if layout::FOLDERS.contains(&&*shown) {
-                begun || is_empty_folder(&dir, &name)?
-            } else {
-                [layout::FORMAT, layout::UNSYNCED].contains(&&*shown) || layout::is_staging(&name)
-            };
-            if !ours {
-                foreign = Some(shown.into_owned());
+            if !is_own(&dir, &name, begun)? {
+                foreign = Some(name.to_string_lossy().into_owned());
             }
         }
         // Somebody else may have made it, and put something into it, while this looked.
@@ -516,8 +511,18 @@ fn full(store: &Path, error: SysError) -> Error {
     }
 }
 
+/// Whether `name` is what a store has in its folder: one that is there, or, where none has `begun`, one that is being made.
+/// Before its `format` that has empty folders, and drafts of the `format`.
+fn is_own(dir: &Dir, name: &OsStr, begun: bool) -> Result<bool> {
+    Ok(match name.to_str() {
+        Some(layout::FORMAT | layout::UNSYNCED) => true,
+        Some(folder) if layout::FOLDERS.contains(&folder) => begun || is_empty_folder(dir, name)?,
+        _ => layout::is_draft(name) || (begun && layout::is_staging(name)),
+    })
+}
+
 /// Returns whether `name` in `dir` is a folder with nothing in it.
-fn is_empty_folder(dir: &Dir, name: &std::ffi::OsStr) -> Result<bool, SysError> {
+fn is_empty_folder(dir: &Dir, name: &OsStr) -> Result<bool, SysError> {
     match dir.open_dir(name) {
         Ok(folder) => Ok(folder.list()?.is_empty()),
         Err(error) if [Errno::NOENT, Errno::NOTDIR].contains(&error.errno) => Ok(error.errno == Errno::NOENT),

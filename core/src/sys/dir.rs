@@ -406,7 +406,7 @@ impl Dir {
         }
         if depth == DEEPEST {
             let mut name = deep.beside.as_os_str().to_owned();
-            name.push(format!(".deep-{:016x}", file::random()?));
+            name.push(format!("{DEEP}{:016x}", file::random()?));
             gone(self.chmod(path, 0o700))?;
             if gone(self.rename(path, deep.top, &name))?.is_some() {
                 deep.moved.push(name.into());
@@ -457,6 +457,8 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS);
 /// So many folders deep, `remove_all` holds a handle a level; soft limits on open files begin at 1024.
 const DEEPEST: usize = 64;
+/// What lies deeper is called as what is being removed, and then this, and 16 hexadecimal digits.
+pub(crate) const DEEP: &str = ".deep-";
 
 /// Where `remove_all` moves what lies too deep: beside what it was asked to remove, so that whoever clears up after a
 /// process that was killed finds it there.

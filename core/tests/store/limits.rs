@@ -360,6 +360,9 @@ fn a_folder_that_somebody_else_is_making_a_store_of_holds_nothing_foreign() {
     assert_eq!(Store::foreign_in(&path).unwrap().as_deref(), Some("mine"));
 }
 
+/// A name that mk could have given to a staging folder, in some other boot.
+const STAGING: &str = "staging-0123456789abcdef0123456789abcdef-0123456789abcdef";
+
 /// Of what gc does not know in such folders, nothing stays.
 #[test]
 fn a_folder_that_only_looks_like_a_store_does_not_become_one() {
@@ -367,6 +370,14 @@ fn a_folder_that_only_looks_like_a_store_does_not_become_one() {
     for (own, file) in [
         ("images", "images/cat.jpg"),
         ("staging-site", "staging-site/index.html"),
+        (
+            "staging-deploy-1732982400000000",
+            "staging-deploy-1732982400000000/index.html",
+        ),
+        (
+            STAGING,
+            "staging-0123456789abcdef0123456789abcdef-0123456789abcdef/x",
+        ),
     ] {
         let path = temp.path().join(own);
         fs_err::create_dir_all(path.join(own)).unwrap();
