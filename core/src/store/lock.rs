@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::sync::OnceLock;
 
+use rustix::io::Errno;
+
 use super::durability::{Durability, Marked};
 use super::image::ImageId;
 use super::layout;
@@ -156,7 +158,7 @@ impl std::os::fd::AsFd for Lease {
 }
 
 /// Deletes the staging folders in `folder`, and the drafts of a `format`, whose lock is free. One whose boot was another
-/// has no process either, so its lock is free too.
+/// has no process either, so its lock is free too. One with a mount in it stays.
 pub(super) fn sweep(folder: &Dir) -> Result<()> {
     for (name, _) in folder.list()? {
         if layout::is_draft(&name) {
@@ -165,7 +167,11 @@ pub(super) fn sweep(folder: &Dir) -> Result<()> {
             && let Some(staging) = super::none_if_missing(folder.open_dir(&name))?
             && file::try_lock(&staging, LockKind::Exclusive)?
         {
-            folder.remove_all(&name)?;
+            match folder.remove_all(&name) {
+                // Somebody has mounted something there: what is in that is not mk's.
+                Err(error) if matches!(error.errno, Errno::XDEV | Errno::BUSY) => {}
+                removed => removed?,
+            }
         }
     }
     Ok(())

@@ -192,7 +192,8 @@ impl Dir {
     }
 
     /// Takes away `path` with all that is below it, folders without write permission too. That something is gone
-    /// already is no error: another may be at the same work.
+    /// already is no error: another may be at the same work. What is mounted there stays, and is one: `EXDEV`, or `EBUSY`
+    /// where it is a file.
     pub fn remove_all(&self, path: impl AsRef<Path>) -> Result<(), SysError> {
         let mut next = vec![path.as_ref().to_owned()];
         while let Some(doomed) = next.pop() {
@@ -360,14 +361,40 @@ impl Dir {
         Ok((base, OsStr::from_bytes(name)))
     }
 
+    /// Opens the folder at `path` if no other filesystem is mounted there or on the way (openat2(2), RESOLVE_NO_XDEV).
+    fn open_unmounted(&self, path: &Path) -> Result<Self, SysError> {
+        let resolve = BENEATH | ResolveFlags::NO_XDEV;
+        self.try_resolve(path, FOLDER, Mode::empty(), resolve)
+            .map(Self)
+            .map_err(|errno| {
+                SysError::new(
+                    errno,
+                    format_args!(
+                        "openat2({}, {path:?}, {FOLDER:?}, RESOLVE_BENEATH | RESOLVE_NO_XDEV)",
+                        shown(&self.0)
+                    ),
+                )
+            })
+    }
+
     fn open_below(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, SysError> {
         self.try_open(path, flags, mode)
             .map_err(|errno| self.failed_open(errno, path, flags))
     }
 
     fn try_open(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        self.try_resolve(path, flags, mode, BENEATH)
+    }
+
+    fn try_resolve(
+        &self,
+        path: &Path,
+        flags: OFlags,
+        mode: Mode,
+        resolve: ResolveFlags,
+    ) -> Result<OwnedFd, Errno> {
         loop {
-            match fs::openat2(&self.0, path, flags | OFlags::CLOEXEC, mode, BENEATH) {
+            match fs::openat2(&self.0, path, flags | OFlags::CLOEXEC, mode, resolve) {
                 // Something was renamed while the kernel looked at a `..` (openat2(2)).
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 done => return done,
@@ -404,25 +431,24 @@ impl Dir {
             Err(error) if matches!(error.errno, Errno::ISDIR | Errno::PERM) => {}
             done => return done.map(drop),
         }
-        if depth == DEEPEST {
-            let mut name = deep.beside.as_os_str().to_owned();
-            name.push(format!("{DEEP}{:016x}", file::random()?));
-            gone(self.chmod(path, 0o700))?;
-            if gone(self.rename(path, deep.top, &name))?.is_some() {
-                deep.moved.push(name.into());
-            }
-            return Ok(());
-        }
-        let folder = match self.open_dir(path) {
+        let folder = match self.open_unmounted(path) {
             Err(error) if error.errno == Errno::NOENT => return Ok(()),
             Err(error) if error.errno == Errno::ACCESS => {
                 self.chmod(path, 0o700)?;
-                self.open_dir(path)?
+                self.open_unmounted(path)?
             }
             opened => opened?,
         };
         if file::stat(&folder)?.mode & 0o700 != 0o700 {
             file::chmod(&folder, 0o700)?;
+        }
+        if depth == DEEPEST {
+            let mut name = deep.beside.as_os_str().to_owned();
+            name.push(format!("{DEEP}{:016x}", file::random()?));
+            if gone(self.rename(path, deep.top, &name))?.is_some() {
+                deep.moved.push(name.into());
+            }
+            return Ok(());
         }
         for (name, _) in folder.list()? {
             folder.remove_below(Path::new(&name), depth + 1, deep)?;

@@ -401,3 +401,47 @@ fn what_is_left_of_a_store_that_was_being_made_is_swept_and_not_what_is_in_use()
     assert_eq!((left.exists(), used.exists()), (false, true));
     assert_eq!(Store::foreign_in(temp.path()).unwrap(), None);
 }
+
+#[test]
+fn mounts_in_staging_worker() {
+    let Some(path) = work() else { return };
+    let store = Store::open(&path.join("store"), owners()).unwrap();
+    let staging = store.path().join(STAGING);
+    fs_err::create_dir_all(path.join("precious/folder")).unwrap();
+    fs_err::write(path.join("precious/folder/file"), "").unwrap();
+    fs_err::create_dir_all(staging.join("mounted")).unwrap();
+    fs_err::write(staging.join("left"), "").unwrap();
+    let run = |program: &str, words: &[&str]| {
+        let mut command = Command::new(program);
+        assert!(command.args(words).current_dir(&path).status().unwrap().success());
+    };
+    let (folder, file) = (
+        format!("store/{STAGING}/mounted"),
+        format!("store/{STAGING}/left"),
+    );
+    run("mount", &["--bind", "precious", &folder]);
+    drop(store.hold(&()).unwrap());
+    gc(&store, Policy::default(), &()).unwrap();
+    assert!(path.join("precious/folder/file").exists());
+    run("umount", &[&folder]);
+    fs_err::write(staging.join("left"), "").unwrap();
+    run("mount", &["--bind", "precious/folder/file", &file]);
+    drop(store.hold(&()).unwrap());
+    assert!(path.join("precious/folder/file").exists());
+    run("umount", &[&file]);
+    drop(store.hold(&()).unwrap());
+    assert!(!staging.exists());
+}
+
+#[test]
+fn what_is_mounted_in_a_staging_folder_is_not_swept() {
+    if work().is_some() || !has_namespaces() {
+        return;
+    }
+    let temp = Temporary::new();
+    let wrapper = ["unshare", "-Urm"];
+    let done = rerun(&wrapper, "limits::mounts_in_staging_worker", temp.path())
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+}
