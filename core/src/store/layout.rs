@@ -192,6 +192,38 @@ impl Format {
         })
     }
 
+    /// Whether `bytes` are what [`Format::encode`] returns for some store, or the beginning of it: all that a draft can hold.
+    pub(super) fn can_begin(bytes: &[u8]) -> bool {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return false;
+        };
+        let may_be_cut = |number: &str| ["", "-"].contains(&number) || exact::<i64>(number).is_some();
+        let heads = [Owners::Native, Owners::Subordinate, Owners::Single].map(|owners| {
+            [(true, true), (true, false), (false, true), (false, false)].map(|(capabilities, user_xattrs)| {
+                let (oldest, newest) = (0, 0);
+                Self {
+                    owners,
+                    capabilities,
+                    user_xattrs,
+                    oldest,
+                    newest,
+                }
+                .encode()
+            })
+        });
+        let is_cut = heads.as_flattened().iter().any(|whole| {
+            let head = whole.trim_end_matches("0 0\n");
+            match text.strip_prefix(head) {
+                None => head.starts_with(text),
+                Some(times) => match times.split_once(' ') {
+                    None => may_be_cut(times),
+                    Some((oldest, newest)) => exact::<i64>(oldest).is_some() && may_be_cut(newest),
+                },
+            }
+        });
+        is_cut || Self::decode(bytes).is_ok()
+    }
+
     /// Returns the time that a file of this store holds for `meta` (seconds since 1970 UTC).
     pub fn held_time(&self, meta: &Meta) -> i64 {
         meta.mtime.clamp(self.oldest, self.newest)
@@ -355,6 +387,28 @@ mod tests {
             &format!("x{}", draft(7)),
         ] {
             assert!(!is_staging(name.as_ref()) && !is_draft(name.as_ref()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_draft_holds_the_beginning_of_a_format_or_nothing() {
+        for format in [NATIVE, SINGLE] {
+            let text = format.encode();
+            for end in 0..=text.len() {
+                assert!(Format::can_begin(&text.as_bytes()[..end]), "{:?}", &text[..end]);
+            }
+            assert!(!Format::can_begin(format!("{text}\n").as_bytes()));
+        }
+        for text in [
+            "notes\n",
+            "\n",
+            "mk-store 2",
+            "mk-store 1\nowners root",
+            "mk-store 1\nowners native\nxattrs -\ntimes x",
+            "mk-store 1\nowners native\nxattrs -\ntimes  ",
+            "mk-store 1\nowners native\nxattrs -\ntimes 0 09",
+        ] {
+            assert!(!Format::can_begin(text.as_bytes()), "{text:?} was accepted");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Who may add, who may remove, and who waits for whom: [`Hold`], [`KeyLock`], [`Lease`] (docs/store.md, "Locks"). All
 //! are file locks, which the kernel drops when their holder dies.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::sync::OnceLock;
 
@@ -8,11 +9,11 @@ use rustix::io::Errno;
 
 use super::durability::{Durability, Marked};
 use super::image::ImageId;
-use super::layout;
+use super::layout::{self, Format};
 use super::{Error, Result, Store};
 use crate::digest::Digest;
 use crate::sys::dir::Dir;
-use crate::sys::file::{self, LockKind};
+use crate::sys::file::{self, FileKind, LockKind, Stat};
 use crate::watch::{Event, Watch};
 
 /// Keeps gc away for as long as a build lasts. A process takes one at a time: behind a waiting gc, a second would wait
@@ -185,13 +186,29 @@ pub(super) fn sweep_drafts(folder: &Dir) -> Result<()> {
         .try_for_each(|name| sweep_draft(folder, &name))
 }
 
-fn sweep_draft(folder: &Dir, name: &std::ffi::OsStr) -> Result<()> {
-    if let Some(draft) = super::none_if_missing(folder.open_file(name))?
+fn sweep_draft(folder: &Dir, name: &OsStr) -> Result<()> {
+    if let Some(draft) = open_draft(folder, name)?
         && file::try_lock(&draft, LockKind::Exclusive)?
     {
         super::none_if_missing(folder.unlink(name))?;
     }
     Ok(())
+}
+
+/// Opens `name` in `folder`, which is called like the draft of a `format`; `None` where it is gone, or something else: no
+/// file, or one that holds what mk has never written.
+pub(super) fn open_draft(folder: &Dir, name: &OsStr) -> Result<Option<File>> {
+    let is_file = |found: &Stat| found.kind == FileKind::File;
+    // Before it is opened: a device would notice.
+    if !folder.look(name)?.as_ref().is_some_and(is_file) {
+        return Ok(None);
+    }
+    let draft = match folder.open_file(name) {
+        Err(error) if matches!(error.errno, Errno::NOENT | Errno::LOOP | Errno::ACCESS) => return Ok(None),
+        opened => opened?,
+    };
+    let is_draft = is_file(&file::stat(&draft)?) && Format::can_begin(&file::read(&draft, 4096)?);
+    Ok(is_draft.then_some(draft))
 }
 
 /// Returns who holds the lock on `file`, who says so there a moment after taking it; `None` where it was let go

@@ -514,11 +514,14 @@ fn full(store: &Path, error: SysError) -> Error {
 /// Whether `name` is what a store has in its folder: one that is there, or, where none has `begun`, one that is being made.
 /// Before its `format` that has empty folders, and drafts of the `format`.
 fn is_own(dir: &Dir, name: &OsStr, begun: bool) -> Result<bool> {
-    Ok(match name.to_str() {
+    let is_known = match name.to_str() {
         Some(layout::FORMAT | layout::UNSYNCED) => true,
         Some(folder) if layout::FOLDERS.contains(&folder) => begun || is_empty_folder(dir, name)?,
-        _ => layout::is_draft(name) || (begun && layout::is_staging(name)),
-    })
+        _ if layout::is_draft(name) => lock::open_draft(dir, name)?.is_some(),
+        _ => begun && layout::is_staging(name),
+    };
+    // A draft is the `format` in the next moment, or gone.
+    Ok(is_known || dir.look(name)?.is_none())
 }
 
 /// Returns whether `name` in `dir` is a folder with nothing in it.

@@ -403,6 +403,39 @@ fn what_is_left_of_a_store_that_was_being_made_is_swept_and_not_what_is_in_use()
 }
 
 #[test]
+fn a_file_that_is_only_called_like_a_draft_stays() {
+    let (temp, name) = (tempfile::tempdir().unwrap(), "staging-format-1234567812345678");
+    fs_err::write(temp.path().join(name), "notes\n").unwrap();
+    assert_eq!(Store::foreign_in(temp.path()).unwrap().as_deref(), Some(name));
+    Store::sweep_unmade(temp.path());
+    let (_temp, store) = fresh();
+    fs_err::write(store.path().join(name), "notes\n").unwrap();
+    drop(store.hold(&()).unwrap());
+    for folder in [temp.path(), store.path()] {
+        assert_eq!(fs_err::read_to_string(folder.join(name)).unwrap(), "notes\n");
+    }
+}
+
+#[test]
+fn a_draft_that_is_cut_short_is_swept() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("store");
+    Store::open(&path, Owners::Single).unwrap();
+    let text = fs_err::read(path.join("format")).unwrap();
+    fs_err::remove_file(path.join("format")).unwrap();
+    let draft = path.join("staging-format-1234567812345678");
+    for end in [0, 5, 30, text.len() - 1, text.len()] {
+        fs_err::write(&draft, &text[..end]).unwrap();
+        assert_eq!(Store::foreign_in(&path).unwrap(), None, "{end}");
+        Store::sweep_unmade(&path);
+        assert!(!draft.exists(), "{end}");
+    }
+    fs_err::write(&draft, &text[..30]).unwrap();
+    drop(Store::open(&path, Owners::Single).unwrap().hold(&()).unwrap());
+    assert!(!draft.exists());
+}
+
+#[test]
 fn mounts_in_staging_worker() {
     let Some(path) = work() else { return };
     let store = Store::open(&path.join("store"), owners()).unwrap();
