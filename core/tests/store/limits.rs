@@ -369,6 +369,7 @@ fn a_folder_that_only_looks_like_a_store_does_not_become_one() {
     let temp = tempfile::tempdir().unwrap();
     for (own, file) in [
         ("images", "images/cat.jpg"),
+        ("unsynced", "unsynced"),
         ("staging-site", "staging-site/index.html"),
         (
             "staging-deploy-1732982400000000",
@@ -380,7 +381,7 @@ fn a_folder_that_only_looks_like_a_store_does_not_become_one() {
         ),
     ] {
         let path = temp.path().join(own);
-        fs_err::create_dir_all(path.join(own)).unwrap();
+        fs_err::create_dir_all(path.join(file).parent().unwrap()).unwrap();
         fs_err::write(path.join(file), "").unwrap();
         let error = Store::open(&path, Owners::Single).unwrap_err().to_string();
         assert!(error.ends_with(&format!("it holds `{own}`")), "{error}");
