@@ -159,12 +159,14 @@ impl std::os::fd::AsFd for Lease {
 }
 
 /// Deletes the staging folders in `folder`, and the drafts of a `format`, whose lock is free. One whose boot was another
-/// has no process either, so its lock is free too. One with a mount in it stays.
+/// has no process either, so its lock is free too. One with a mount in it stays, and whatever
+/// else is called so.
 pub(super) fn sweep(folder: &Dir) -> Result<()> {
-    for (name, _) in folder.list()? {
+    for (name, kind) in folder.list()? {
         if layout::is_draft(&name) {
             sweep_draft(folder, &name)?;
         } else if layout::is_staging(&name)
+            && kind == FileKind::Folder
             && let Some(staging) = super::none_if_missing(folder.open_dir(&name))?
             && file::try_lock(&staging, LockKind::Exclusive)?
         {

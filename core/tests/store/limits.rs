@@ -436,6 +436,56 @@ fn a_draft_that_is_cut_short_is_swept() {
     assert!(!draft.exists());
 }
 
+/// Neither a staging folder nor a draft, for all their names.
+fn put_wrong_kinds(folder: &Path, number: usize) -> PathBuf {
+    let (staging, draft) = (
+        folder.join(STAGING),
+        folder.join("staging-format-1234567812345678"),
+    );
+    let link = |path: &Path| fs_err::os::unix::fs::symlink("/etc", path).unwrap();
+    match number {
+        0 => fs_err::write(&staging, "").unwrap(),
+        1 => link(&staging),
+        2 => fs_err::create_dir(&draft).unwrap(),
+        _ => link(&draft),
+    }
+    if number < 2 { staging } else { draft }
+}
+
+#[test]
+fn what_has_the_name_of_staging_and_is_something_else_makes_no_store() {
+    for number in 0..4 {
+        let temp = tempfile::tempdir().unwrap();
+        let put = put_wrong_kinds(temp.path(), number);
+        let refused = Store::open(temp.path(), owners()).unwrap_err();
+        assert!(matches!(refused, Error::NotAStore { .. }), "{number}: {refused}");
+        let left: Vec<_> = fs_err::read_dir(temp.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        assert_eq!(left, [put]);
+    }
+}
+
+#[test]
+fn what_has_the_name_of_staging_and_is_something_else_does_not_stop_a_sweep() {
+    for number in 0..4 {
+        let (_temp, store) = fresh();
+        let folders = [store.path().to_owned(), store.path().join("rootfs")];
+        let put = folders.map(|folder| put_wrong_kinds(&folder, number));
+        let left = store.path().join(STAGING.replace("staging-0", "staging-a"));
+        fs_err::create_dir(&left).unwrap();
+        drop(store.hold(&()).unwrap());
+        assert!(!left.exists());
+        fs_err::remove_file(&put[1])
+            .or_else(|_| fs_err::remove_dir(&put[1]))
+            .unwrap();
+        gc(&store, Policy::default(), &()).unwrap();
+        assert_eq!(verify(&store, None, &()).unwrap().damages, []);
+        assert!(put[0].symlink_metadata().is_ok(), "{number}");
+    }
+}
+
 #[test]
 fn mounts_in_staging_worker() {
     let Some(path) = work() else { return };
