@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::meta::Meta;
 use crate::sys::SysError;
 use crate::sys::dir::Dir;
-use crate::sys::file::{self, FileKind, LockKind};
+use crate::sys::file::{self, FileKind, LockKind, Stat};
 use crate::tree::Tree;
 use crate::tree::encode::BadTree;
 
@@ -250,15 +250,7 @@ impl Store {
         };
         let dir = Dir::open(path).map_err(missing)?;
         let format = read_format(path, &dir)?.ok_or_else(|| Error::Missing(path.to_owned()))?;
-        let (folder, user) = (file::stat(&dir)?, file::own_uid());
-        if folder.uid != user {
-            return Err(Error::NotOurs {
-                path: path.to_owned(),
-                owner: folder.uid,
-                user,
-            });
-        }
-        if folder.mode != 0o700 {
+        if owned(path, &dir)?.mode != 0o700 {
             file::chmod(&dir, 0o700)?;
         }
         if format.owners != Owners::Single && format.owners != wanted {
@@ -313,7 +305,9 @@ impl Store {
     /// nothing foreign: a command that only looks makes none, and nobody else would come by. What cannot be deleted, as on a
     /// filesystem that is read-only, stays.
     pub fn sweep_unmade(path: &Path) {
-        if let Ok(dir) = Dir::open(path) {
+        if let Ok(dir) = Dir::open(path)
+            && owned(path, &dir).is_ok()
+        {
             _ = lock::sweep_drafts(&dir);
         }
     }
@@ -329,6 +323,7 @@ impl Store {
         }
         let dir = Dir::open(path)?;
         let full = |error| full(path, error);
+        owned(path, &dir)?;
         file::chmod(&dir, 0o700)?;
         for name in layout::FOLDERS {
             exists(dir.make_dir(name, 0o700)).map_err(full)?;
@@ -497,6 +492,19 @@ impl Store {
     /// Turns "no space left" into an error that names the store.
     pub(crate) fn full<T>(&self, done: Result<T, SysError>) -> Result<T> {
         done.map_err(|error| full(&self.path, error))
+    }
+}
+
+/// Returns what the folder of a store is, which must be this user's: root could use those of others, and would take them over.
+fn owned(path: &Path, dir: &Dir) -> Result<Stat> {
+    let (folder, user) = (file::stat(dir)?, file::own_uid());
+    match folder.uid == user {
+        true => Ok(folder),
+        false => Err(Error::NotOurs {
+            path: path.to_owned(),
+            owner: folder.uid,
+            user,
+        }),
     }
 }
 

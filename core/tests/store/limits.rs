@@ -1,6 +1,7 @@
 //! Policy happens at the edges: killed processes, many at once, a full disk, one id, too many links.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -484,6 +485,25 @@ fn what_has_the_name_of_staging_and_is_something_else_does_not_stop_a_sweep() {
         assert_eq!(verify(&store, None, &()).unwrap().damages, []);
         assert!(put[0].symlink_metadata().is_ok(), "{number}");
     }
+}
+
+#[test]
+fn a_folder_of_another_user_is_left_as_it_is() {
+    let temp = Temporary::new();
+    let path = temp.path().join("theirs");
+    fs_err::create_dir(&path).unwrap();
+    fs_err::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    if fs_err::os::unix::fs::chown(&path, Some(1000), Some(1000)).is_err() {
+        return skip("root");
+    }
+    let draft = path.join("staging-format-1234567812345678");
+    fs_err::write(&draft, "").unwrap();
+    let refused = Store::open(&path, owners()).unwrap_err();
+    assert!(matches!(refused, Error::NotOurs { .. }), "{refused}");
+    Store::sweep_unmade(&path);
+    assert_eq!(fs_err::metadata(&path).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(fs_err::read_dir(&path).unwrap().count(), 1);
+    assert!(draft.exists());
 }
 
 #[test]
