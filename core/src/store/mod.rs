@@ -549,8 +549,18 @@ fn forget_empty_format(dir: &Dir) -> Result<(), SysError> {
     }
 }
 
-/// Reads what kind of store there is; `None`: none. One whose `format` is empty lost it before it was ever synced.
+/// Reads what kind of store there is; `None`: none. One whose `format` is empty lost it before it was ever synced; one that
+/// does not begin as mk's do is somebody else's.
 fn read_format(path: &Path, dir: &Dir) -> Result<Option<Format>> {
+    let none_of_ours = || Error::NotAStore {
+        path: path.to_owned(),
+        found: layout::FORMAT.to_owned(),
+    };
+    match dir.look(layout::FORMAT)? {
+        None => return Ok(None),
+        Some(found) if found.kind == FileKind::File => {}
+        Some(_) => return Err(none_of_ours()),
+    }
     let Some(file) = none_if_missing(dir.open_file(layout::FORMAT))? else {
         return Ok(None);
     };
@@ -560,6 +570,9 @@ fn read_format(path: &Path, dir: &Dir) -> Result<Option<Format>> {
     }
     let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let first = crate::path::shown(first);
+    if !first.starts_with("mk-store") {
+        return Err(none_of_ours());
+    }
     if first.starts_with("mk-store ") && first != layout::HEADER {
         return Err(Error::OtherVersion {
             store: path.to_owned(),

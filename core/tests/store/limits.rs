@@ -507,6 +507,29 @@ fn a_folder_of_another_user_is_left_as_it_is() {
 }
 
 #[test]
+fn a_format_that_is_not_of_mk_makes_the_folder_no_store() {
+    let temp = tempfile::tempdir().unwrap();
+    let put: [fn(&Path); 4] = [
+        |path| fs_err::write(path, "A4\n").unwrap(),
+        |path| fs_err::create_dir(path).unwrap(),
+        |path| fs_err::os::unix::fs::symlink("/etc/hostname", path).unwrap(),
+        |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
+    ];
+    for (number, put) in put.into_iter().enumerate() {
+        let path = temp.path().join(number.to_string());
+        fs_err::create_dir(&path).unwrap();
+        put(&path.join("format"));
+        let told = format!(
+            "`{}` is not a store, and not empty either: it holds `format`",
+            path.display()
+        );
+        assert_eq!(Store::owners_at(&path).unwrap_err().to_string(), told);
+        assert_eq!(Store::open(&path, owners()).unwrap_err().to_string(), told);
+        assert_eq!(fs_err::read_dir(&path).unwrap().count(), 1, "{number}");
+    }
+}
+
+#[test]
 fn mounts_in_staging_worker() {
     let Some(path) = work() else { return };
     let store = Store::open(&path.join("store"), owners()).unwrap();
