@@ -536,7 +536,9 @@ fn is_own(dir: &Dir, name: &OsStr, begun: bool) -> Result<bool> {
 fn is_empty_folder(dir: &Dir, name: &OsStr) -> Result<bool, SysError> {
     match dir.open_dir(name) {
         Ok(folder) => Ok(folder.list()?.is_empty()),
-        Err(error) if [Errno::NOENT, Errno::NOTDIR].contains(&error.errno) => Ok(error.errno == Errno::NOENT),
+        Err(error) if error.errno == Errno::NOENT => Ok(true),
+        // A file, a symbolic link, and what another user keeps closed.
+        Err(error) if matches!(error.errno, Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -530,6 +530,14 @@ fn a_format_that_is_not_of_mk_makes_the_folder_no_store() {
 }
 
 #[test]
+fn a_symbolic_link_for_a_folder_of_a_store_makes_it_none() {
+    let temp = tempfile::tempdir().unwrap();
+    fs_err::os::unix::fs::symlink("/srv", temp.path().join("images")).unwrap();
+    let refused = Store::open(temp.path(), owners()).unwrap_err();
+    assert!(matches!(refused, Error::NotAStore { .. }), "{refused}");
+}
+
+#[test]
 fn mounts_in_staging_worker() {
     let Some(path) = work() else { return };
     let store = Store::open(&path.join("store"), owners()).unwrap();
