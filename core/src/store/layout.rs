@@ -38,6 +38,8 @@ pub(super) const FOLDERS: [&str; 16] = [
     OBJECTS, TREES, ROOTFS, CONF, IMAGES, REFS, STEPS, SOURCES, LEASES, LOCKS, TRASH, SCRATCH, VOLUMES,
     BUILDS, CACHES, BESIDE,
 ];
+/// What a new ext4 has in it, for fsck. It is not mk's, and a store can be beside it.
+pub(super) const LOST_FOUND: &str = "lost+found";
 /// What is in a volume, below its own folder.
 pub(super) const VOLUME_DATA: &str = "data";
 /// What a volume is, and what is locked while it is used, below its own folder.

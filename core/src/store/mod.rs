@@ -524,7 +524,9 @@ fn full(store: &Path, error: SysError) -> Error {
 fn is_own(dir: &Dir, name: &OsStr, begun: bool) -> Result<bool> {
     let is_known = match name.to_str() {
         Some(layout::FORMAT | layout::UNSYNCED) => begun,
-        Some(folder) if layout::FOLDERS.contains(&folder) => begun || is_empty_folder(dir, name)?,
+        Some(folder) if layout::FOLDERS.contains(&folder) || folder == layout::LOST_FOUND => {
+            begun || is_empty_folder(dir, name)?
+        }
         _ if layout::is_draft(name) => lock::open_draft(dir, name)?.is_some(),
         _ => begun && layout::is_staging(name),
     };

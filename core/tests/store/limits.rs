@@ -538,6 +538,19 @@ fn a_symbolic_link_for_a_folder_of_a_store_makes_it_none() {
 }
 
 #[test]
+fn a_filesystem_with_nothing_but_its_lost_and_found_becomes_a_store() {
+    for found in [false, true] {
+        let temp = Temporary::new();
+        fs_err::create_dir(temp.path().join("lost+found")).unwrap();
+        if found {
+            fs_err::write(temp.path().join("lost+found/#12"), "").unwrap();
+        }
+        assert_eq!(Store::open(temp.path(), owners()).is_err(), found);
+        assert!(temp.path().join("lost+found").exists());
+    }
+}
+
+#[test]
 fn mounts_in_staging_worker() {
     let Some(path) = work() else { return };
     let store = Store::open(&path.join("store"), owners()).unwrap();
