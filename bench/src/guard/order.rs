@@ -7,8 +7,8 @@ use crate::{Error, machine};
 
 /// What is said of the list in its first lines.
 const HEAD: &str = "\
-# The functions that a run executes, then those that a build does in which nothing changed. The linker puts them side by side
-# (build.rs). As they are called for the linker, without the crates' hashes. To make the list anew:
+# The functions that a run executes, then those that a build does in which nothing changed. The linker puts them
+# side by side (build.rs). As they are called for the linker, without the crates' hashes. To make the list anew:
 #     cargo run --release -p mk-bench -- guard --order
 ";
 

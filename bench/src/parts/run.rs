@@ -164,7 +164,7 @@ pub(super) fn measure_crowd(bench: &Bench, tell: Tell<'_>) -> Result<(), Error> 
         let title = format!("{count} runs, {at_once} at once");
         let rounds = bench
             .rounds
-            .unwrap_or(5)
+            .unwrap_or(3)
             .min(if bench.quick { 1 } else { usize::MAX });
         let contest = Contest::new(title, rounds, contestants);
         let warm_ups = usize::from(!bench.quick);
