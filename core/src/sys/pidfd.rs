@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(child_behind(handle.as_fd()), None);
         let ours = open(own()).unwrap().unwrap();
         assert_eq!(child_behind(ours.as_fd()), None);
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = fs_err::File::open("/dev/null").unwrap();
         assert_eq!(child_behind(file.as_fd()), None);
     }
 
