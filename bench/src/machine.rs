@@ -265,18 +265,17 @@ pub(crate) fn own_mounts() -> Result<(), Error> {
 /// Builds `mk` as it is released, and returns where it is: beside this program.
 pub(crate) fn build_mk() -> Result<PathBuf, Error> {
     let own = std::env::current_exe().map_err(Error::Io)?;
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    call(
-        Path::new("cargo"),
-        [
-            "build",
-            "--quiet",
-            "--release",
-            "-p",
-            "mk",
-            "--manifest-path",
-            manifest,
-        ],
-    )?;
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--quiet", "--release", "-p", "mk", "--manifest-path"]);
+    cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
+    // `cargo run` says what it runs. Crates that look at that would be built anew, here and by the next `cargo build`: for
+    // ring, and all that stands on it, that is minutes each time.
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_string_lossy();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    output(cargo)?;
     Ok(own.with_file_name("mk"))
 }

@@ -221,7 +221,11 @@ fn measure(arguments: &Arguments) -> Result<bool, Error> {
     // An ordinary user has a folder of its own in there.
     fs_err::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
     let bench = Bench {
-        mk: arguments.mk.clone().map_or_else(machine::build_mk, Ok)?,
+        mk: match &arguments.mk {
+            // What is measured is started from other folders, too.
+            Some(mk) => fs_err::canonicalize(mk)?,
+            None => machine::build_mk()?,
+        },
         fixtures: fixtures()?,
         folder: folder.path().to_owned(),
         kept: arguments.folder.join("mk-bench-kept"),
