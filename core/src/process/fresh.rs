@@ -22,7 +22,7 @@ pub(super) struct Delivery(OwnedFd);
 /// Returns what makes one, and where it arrives. `None` where this thread could not come back from there (who is root
 /// only in a user namespace cannot go to the network of the machine): then the child is to make its own.
 pub(super) fn prepare() -> Result<Option<(Maker, Delivery)>, SysError> {
-    let Ok(here) = namespace::network_of_thread() else {
+    let Ok(here) = namespace::own_network() else {
         return Ok(None);
     };
     if namespace::join(here.as_fd(), Namespaces::NET).is_err() {
@@ -37,7 +37,7 @@ impl Maker {
     pub(super) fn make(self) -> Result<(), SysError> {
         namespace::own_network_namespace()?;
         let handed = namespace::loopback_up()
-            .and_then(|()| namespace::network_of_thread())
+            .and_then(|()| namespace::own_network())
             .map(|made| {
                 // A child that is gone needs none, and says why it is gone.
                 let _ = channel::send(&self.sends, [b"n", b""], Some(made.as_fd()));

@@ -159,8 +159,8 @@ impl std::os::fd::AsFd for Lease {
 }
 
 /// Deletes the staging folders in `folder`, and the drafts of a `format`, whose lock is free. One whose boot was another
-/// has no process either, so its lock is free too. One with a mount in it stays, and whatever
-/// else is called so.
+/// has no process either, so its lock is free too. What has only such a name, and a folder in which something is mounted,
+/// stays.
 pub(super) fn sweep(folder: &Dir) -> Result<()> {
     for (name, kind) in folder.list()? {
         if layout::is_draft(&name) {

@@ -296,18 +296,8 @@ pub fn later_clocks(seconds: u64) -> Result<(), SysError> {
         .call("write(\"timens_offsets\")")
 }
 
-/// Opens the network namespace that this process is in; the machine's `/proc` must be in sight. Keeps to the stack.
+/// Opens the network namespace that this thread is in; the machine's `/proc` must be in sight. Keeps to the stack.
 pub fn own_network() -> Result<OwnedFd, SysError> {
-    fs::open(
-        c"/proc/self/ns/net",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .call("open(\"/proc/self/ns/net\")")
-}
-
-/// Opens the network namespace that this thread is in; the machine's `/proc` must be in sight.
-pub fn network_of_thread() -> Result<OwnedFd, SysError> {
     let path = c"/proc/thread-self/ns/net";
     fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).call("open(\"/proc/thread-self/ns/net\")")
 }
